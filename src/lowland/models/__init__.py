@@ -1,0 +1,13 @@
+"""The networks of the papers and small perceptrons, built by name and from a seed.
+
+Any ``nn.Module`` works with the rest of the library; these are the ones that the recipes use.
+"""
+
+from lowland.models.convolutional import cnn
+from lowland.models.dense import densenet
+from lowland.models.names import build
+from lowland.models.perceptron import mlp
+from lowland.models.residual import resnet
+from lowland.models.weights import initialize
+
+__all__ = ["build", "cnn", "densenet", "initialize", "mlp", "resnet"]
