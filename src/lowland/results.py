@@ -138,9 +138,9 @@ class Record:
         """
         values = read_json(file)
         known = {f.name for f in fields(Claim)}
+        claims = [{k: v for k, v in claim.items() if k in known} for claim in values["claims"]]
         values["claims"] = [
-            Claim(**{k: tuple(v) if k == "values" else v for k, v in c.items() if k in known})
-            for c in values["claims"]
+            Claim(**{**claim, "values": tuple(claim["values"])}) for claim in claims
         ]
         return cls(**{f.name: values[f.name] for f in fields(cls)})
 
@@ -173,10 +173,11 @@ def plain(value: Any) -> Any:
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list | set | frozenset):
         return [plain(item) for item in value]
-    if hasattr(value, "tolist"):  # tensors and arrays
-        return plain(value.tolist())
     if isinstance(value, Path):
         return str(value)
+    to_list = getattr(value, "tolist", None)  # tensors and arrays
+    if to_list is not None:
+        return plain(to_list())
     raise TypeError(f"a record holds plain values; got {type(value).__name__}.")
 
 
@@ -339,7 +340,10 @@ def open_folder(out: str | Path, settings: Mapping[str, Any], restart: bool = Fa
     if restart and file.exists():
         import shutil
 
-        shutil.rmtree(out)
+        old = out.resolve().with_name(f".{out.resolve().name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(out, old)  # at once: a kill leaves the whole old folder, or none of it
+        shutil.rmtree(old)
     if file.exists():
         found = read_json(file)
         if found != wanted:
