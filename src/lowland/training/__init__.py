@@ -1,0 +1,51 @@
+"""Train any module on any batches; device, precision, checkpoints, processes and progress."""
+
+from lowland.training.checkpoints import match_state, read_state, save_state
+from lowland.training.device import autocast, choose_device, distributed, to_device, use_threads
+from lowland.training.evaluate import (
+    Evaluation,
+    as_pair,
+    batch_count,
+    checked_losses,
+    device_of,
+    evaluate,
+    kept_mode,
+    mistakes,
+)
+from lowland.training.interrupt import interruptible
+from lowland.training.loop import train
+from lowland.training.progress import Progress, open_progress
+from lowland.training.ranks import all_sum, broadcast, is_main_process, rank_and_world
+from lowland.training.result import TrainResult
+from lowland.training.seeds import generator, isolated_rng, seed_from
+
+__all__ = [
+    "Evaluation",
+    "Progress",
+    "TrainResult",
+    "all_sum",
+    "as_pair",
+    "autocast",
+    "batch_count",
+    "broadcast",
+    "checked_losses",
+    "choose_device",
+    "device_of",
+    "distributed",
+    "evaluate",
+    "generator",
+    "interruptible",
+    "is_main_process",
+    "isolated_rng",
+    "kept_mode",
+    "match_state",
+    "mistakes",
+    "open_progress",
+    "rank_and_world",
+    "read_state",
+    "save_state",
+    "seed_from",
+    "to_device",
+    "train",
+    "use_threads",
+]

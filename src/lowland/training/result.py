@@ -1,0 +1,82 @@
+"""What training leaves: how it ended, the learning curve, the weights."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from lowland.errors import OutcomeError
+from lowland.results import Status, environment, plain, write_json
+from lowland.training.checkpoints import save_state
+
+__all__ = ["TrainResult"]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a training run ended.
+
+    Attributes:
+        status: ``FINISHED``, ``INTERRUPTED`` or ``NOT_FINITE``.
+        curve: One row per evaluation: ``step``; ``epoch`` (whole epochs done); ``train_loss`` (on
+            ``evaluation_batches``, else the mean over the steps since the row before);
+            ``train_error`` (None without ``evaluation_batches``); ``test_loss`` and ``test_error``
+            (None without ``test_batches``); ``learning_rate`` of the next step; ``seconds``.
+        steps: Updates that made these weights.
+        seconds: Wall time, over all calls that shared the folder.
+        message: A sentence on how it ended.
+        state: Copy of the model's state dict.
+        average: Copy of the averaged weights under the model's names, None without averaging.
+    """
+
+    status: Status
+    curve: list[dict[str, Any]]
+    steps: int
+    seconds: float
+    message: str
+    state: Mapping[str, Any] = field(repr=False)
+    average: Mapping[str, Tensor] | None = field(default=None, repr=False)
+
+    def record(self) -> dict[str, Any]:
+        """Give everything but the weights as plain values.
+
+        Returns:
+            What :func:`lowland.results.write_json` can hold.
+        """
+        numbers = {
+            "status": self.status,
+            "message": self.message,
+            "steps": self.steps,
+            "seconds": self.seconds,
+            "curve": self.curve,
+            "environment": environment(),
+        }
+        return plain(numbers)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``result.json``, ``model.safetensors`` and, if averaged, ``average.safetensors``.
+
+        Args:
+            folder: Where to.
+
+        Returns:
+            The folder.
+        """
+        folder = Path(folder)
+        tensors = {name: v for name, v in self.state.items() if isinstance(v, Tensor)}
+        save_state(folder / "model.safetensors", tensors)
+        if self.average is not None:
+            save_state(folder / "average.safetensors", self.average)
+        write_json(folder / "result.json", self.record())
+        return folder
+
+    def raise_for_status(self) -> None:
+        """Raise if the run did not do all its steps.
+
+        Raises:
+            OutcomeError: If it was interrupted, or met a number that is not finite.
+        """
+        if self.status is not Status.FINISHED:
+            raise OutcomeError(self.message)
