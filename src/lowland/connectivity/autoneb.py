@@ -1,0 +1,350 @@
+"""AutoNEB: relax, look between the pivots, insert where the path bulges, and relax again."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path as FilePath
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lowland.connectivity.band import (
+    band_of,
+    endless,
+    faster_backend,
+    known_backend,
+    usable_backend,
+)
+from lowland.connectivity.ends import Source
+from lowland.connectivity.insert import (
+    Inserted,
+    insert_equal,
+    insert_highest,
+    insertion_residuals,
+)
+from lowland.connectivity.neb import Relaxed, relax
+from lowland.connectivity.path import Path, segment_lengths
+from lowland.connectivity.path_result import CycleResult, PathResult
+from lowland.connectivity.profile import Profile
+from lowland.connectivity.schedule import Cycle, Schedule, schedule_named
+from lowland.connectivity.stack import mode
+from lowland.connectivity.task import Task, make_task
+from lowland.errors import NoEffectWarning
+from lowland.results import Status, open_folder, plain, read_json, write_json
+from lowland.training import broadcast, generator, is_main_process, isolated_rng, open_progress
+
+__all__ = ["find_path"]
+
+# Noise that frees a path from a symmetric start: its norm, in lengths of a segment.
+NOISE = 0.01
+
+
+def find_path(
+    model: nn.Module,
+    loss_fn: Callable[[Any, Any], Tensor],
+    batches: Any,
+    start: Source,
+    end: Source,
+    *,
+    schedule: str | Schedule = "laptop",
+    test_batches: Any = None,
+    evaluation_batches: Any = None,
+    tangent: str | None = None,
+    batch_norm: str | None = None,
+    backend: str = "auto",
+    seed: int = 0,
+    out: str | FilePath | None = None,
+    restart: bool = False,
+    progress: Any = False,
+) -> PathResult:
+    """Find a path of low loss between two minima of a network, by AutoNEB.
+
+    The model itself is not changed. Only parameters that require a gradient move; frozen ones and
+    other buffers must be equal at both ends. While relaxing, dropout is off and batch norm uses
+    the statistics of the batch. With ``out`` every finished cycle is on disk, and the same call
+    goes on after the last one to the same bits.
+
+    Args:
+        model: The architecture.
+        loss_fn: From output and target to one loss per example, shape ``(batch,)``.
+        batches: Training batches of (inputs, target) to relax on; readable again and again.
+            Inputs may be a tensor, a tuple or a mapping.
+        start: One minimum: a state dict, a module, or a checkpoint file.
+        end: The other.
+        schedule: ``"laptop"``, ``"paper"``, ``"official"``, or a :class:`Schedule`.
+        test_batches: Test batches, for test loss and error along the reported path.
+        evaluation_batches: Training data as the reported losses see it; by default
+            ``batches.evaluation()`` if there is one (un-augmented), else ``batches``.
+        tangent: ``"paper"``, ``"improved"`` or ``"official"``; None takes the schedule's.
+        batch_norm: ``"recalibrate"`` recomputes running statistics at every evaluated point,
+            ``"interpolate"`` moves them as coordinates; None takes the schedule's.
+        backend: ``"vmap"``, ``"loop"``, or ``"auto"``: two timed steps of each decide in every
+            cycle, and the choice is part of the result.
+        seed: Decides the order of the batches, as far as they draw from torch's generators.
+        out: Folder for finished cycles and the result.
+        restart: Forget what lies in ``out``.
+        progress: True, False, None (only on a terminal), or a running progress display.
+
+    Returns:
+        The path after the cycle with the lowest saddle; ``.status`` says how the run ended.
+
+    Raises:
+        ValueError: If the ends do not fit, a batch or a setting is wrong, or an end has no finite
+            loss.
+
+    Warns:
+        NoEffectWarning: If no relaxed path was lower than the straight line.
+
+    Source:
+        Draxler et al., ICML 2018, Algorithms 1 and 2.
+    """
+    schedule = schedule_named(schedule)
+    schedule = replace(
+        schedule,
+        tangent=tangent or schedule.tangent,
+        batch_norm=batch_norm or schedule.batch_norm,
+    )
+    task = make_task(
+        model,
+        loss_fn,
+        batches,
+        start,
+        end,
+        batch_norm=schedule.batch_norm,
+        examples=schedule.examples,
+        calibration=schedule.calibration,
+        test_batches=test_batches,
+        evaluation_batches=evaluation_batches,
+        seed=seed,
+    )
+    settings = task.fingerprint() | {"schedule": plain(schedule)}
+    settings["backend"] = known_backend(backend)
+    folder = None
+    if out is not None:
+        folder = open_folder(out, settings, restart) if is_main_process() else FilePath(out)
+        if broadcast((folder / "result.json").exists()):
+            before = PathResult.load(folder, device=str(task.start.device))
+            if before.status is not Status.INTERRUPTED:
+                return before
+    backend = usable_backend(backend, task.stack, task.start, task.fixed[0])
+    with open_progress(progress) as display:
+        cycles, path, status, message = run_cycles(task, schedule, backend, folder, display)
+    best = lowest(cycles)
+    profile, began = best.profile, perf_counter()
+    if status is not Status.INTERRUPTED:
+        try:
+            profile = task.measure(path, schedule.samples, best.backend, everything=True)
+        except KeyboardInterrupt:
+            status, message = Status.INTERRUPTED, "all cycles are finished."
+    result = PathResult(
+        path,
+        profile,
+        tuple(cycles),
+        best.number,
+        task.distance,
+        status,
+        message,
+        settings | {"threads": torch.get_num_threads()},
+        sum(cycle.seconds for cycle in cycles) + perf_counter() - began,
+    )
+    if folder is not None and is_main_process():
+        result.save(folder)
+    if best.number == 0 and len(cycles) > 1:
+        warnings.warn(
+            "no relaxed path was lower than the straight line, which is returned: the ends lie in "
+            "one basin, or the learning rates are too high for this model.",
+            NoEffectWarning,
+            stacklevel=2,
+        )
+    return result
+
+
+def lowest(cycles: list[CycleResult]) -> CycleResult:
+    """The first cycle with the lowest saddle."""
+    return min(cycles, key=lambda cycle: cycle.profile.saddle())
+
+
+def run_cycles(
+    task: Task, schedule: Schedule, backend: str, folder: FilePath | None, display: Any
+) -> tuple[list[CycleResult], Path, Status, str]:
+    """Do the cycles that are not on disk yet; give all, and the path of the lowest."""
+    path = best = task.line()
+    cycles = [straight(task, schedule, "loop" if backend == "auto" else backend)]
+    if task.distance == 0:
+        return cycles, best, Status.FINISHED, "the ends are equal, so the path is a point."
+    with display.task("AutoNEB", schedule.steps) as bar:
+        for number, cycle in enumerate(schedule.cycles, start=1):
+            found = load_cycle(folder, number, task.start.device)
+            if found:
+                bar.advance(cycle.steps)
+            else:
+                try:
+                    found = run_cycle(
+                        task, schedule, number, path, cycles[-1].profile, folder, backend,
+                        bar.advance,
+                    )  # fmt: skip
+                except KeyboardInterrupt:
+                    done = f"{number - 1} of {len(schedule.cycles)} cycles are finished."
+                    return cycles, best, Status.INTERRUPTED, done
+                save_cycle(folder, *found)
+            result, path = found
+            cycles.append(result)
+            if lowest(cycles) is result:
+                best = path
+            if result.status is not Status.FINISHED:
+                return cycles, best, result.status, result.message
+    return cycles, best, Status.FINISHED, ""
+
+
+def straight(task: Task, schedule: Schedule, backend: str) -> CycleResult:
+    """Cycle 0: the straight line, on the examples that decide."""
+    began = perf_counter()
+    profile = task.measure(task.line(), schedule.samples, backend, everything=False)
+    for end, loss in (("start", profile.train_loss[0]), ("end", profile.train_loss[-1])):
+        if not torch.isfinite(loss):
+            raise ValueError(
+                f"both ends must have a finite loss; that of {end} is {float(loss)}. Check the "
+                "checkpoint, the model and how the inputs are normalized."
+            )
+    seconds = perf_counter() - began
+    return CycleResult(
+        0, 0, (), 0, None, backend, profile, 1.0, None, False, Status.FINISHED, "", seconds
+    )
+
+
+def run_cycle(
+    task: Task,
+    schedule: Schedule,
+    number: int,
+    path: Path,
+    before: Profile,
+    folder: FilePath | None,
+    backend: str,
+    on_step: Callable[[], None],
+) -> tuple[CycleResult, Path]:
+    """Insert, relax, and evaluate, with random numbers of this cycle only."""
+    began = perf_counter()
+    cycle = schedule.cycles[number - 1]
+    pivots, weights, inserted = insert(cycle, schedule, path, before)
+    with isolated_rng(task.seed, "cycle", number, batches=task.batches):
+        stream = endless(task.batches, pivots.device)
+        with mode(task.stack.model, norm_trains=True):
+            backend = backend_of(task, folder, number, backend, pivots, next(stream))
+            stack = task.stack.with_backend(backend)
+            relaxed, perturbed = relax_from(
+                task, schedule, cycle, number, pivots, weights,
+                band_of(stack, stream, shared_batch=schedule.shared_batch), on_step,
+            )  # fmt: skip
+    path = task.path(relaxed.path, weights)
+    profile = task.measure(path, schedule.samples, backend, everything=False)
+    status, pivot = relaxed.status, relaxed.pivot
+    bad = (~torch.isfinite(profile.train_loss)).nonzero()
+    if status is Status.FINISHED and len(bad):  # the very last step went astray
+        status, pivot = Status.NOT_FINITE, int(bad[0]) // (schedule.samples + 1)
+    message = ""
+    if status is Status.NOT_FINITE:
+        message = (
+            f"cycle {number}: the loss of pivot {pivot} was not finite at step "
+            f"{relaxed.step}; the last good path is kept. Lower the learning rate of the schedule."
+        )
+    result = CycleResult(
+        number,
+        len(pivots) - 2,
+        inserted,
+        relaxed.step,
+        cycle.learning_rate,
+        backend,
+        profile,
+        path.length() / task.distance,
+        float(relaxed.force.max()),
+        perturbed,
+        status,
+        message,
+        perf_counter() - began,
+    )
+    return result, path
+
+
+def insert(
+    cycle: Cycle, schedule: Schedule, path: Path, before: Profile
+) -> tuple[Tensor, Tensor, tuple[Inserted, ...]]:
+    """Put in the pivots of a cycle."""
+    if cycle.insert == "equal":
+        return *insert_equal(path.pivots, path.weights, cycle.count), ()
+    residuals = insertion_residuals(before.train_loss, schedule.samples)
+    return insert_highest(
+        path.pivots, path.weights, residuals, count=cycle.count, threshold=schedule.threshold
+    )
+
+
+def relax_from(
+    task: Task,
+    schedule: Schedule,
+    cycle: Cycle,
+    number: int,
+    pivots: Tensor,
+    weights: Tensor,
+    loss_and_grad: Callable[[Tensor], tuple[Tensor, Tensor]],
+    on_step: Callable[[], None],
+) -> tuple[Relaxed, bool]:
+    """Relax, with a little noise if a symmetric start feels no force."""
+    settings = {
+        "learning_rate": cycle.learning_rate,
+        "momentum": schedule.momentum,
+        "weight_decay": schedule.weight_decay,
+        "tangent": schedule.tangent,
+    }
+    trapped = False
+    if number == 1:  # later cycles start from a path that has left its symmetry
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NoEffectWarning)
+            trapped = relax(pivots, weights, loss_and_grad, steps=1, **settings).trapped
+    if trapped:
+        size = NOISE * float(segment_lengths(pivots).mean()) / pivots.shape[1] ** 0.5
+        noise = torch.randn(
+            pivots[1:-1].shape, generator=generator(task.seed, "noise", number), dtype=pivots.dtype
+        )
+        pivots = pivots.clone()
+        pivots[1:-1] += size * noise.to(pivots.device)
+    relaxed = relax(pivots, weights, loss_and_grad, steps=cycle.steps, on_step=on_step, **settings)
+    return relaxed, trapped
+
+
+def backend_of(
+    task: Task,
+    folder: FilePath | None,
+    number: int,
+    backend: str,
+    pivots: Tensor,
+    batch: tuple[Any, Any],
+) -> str:
+    """Decide how a cycle runs its pivots; a cycle that goes on after a kill decides the same."""
+    if backend != "auto":
+        return backend
+    file = None if folder is None else folder / f"cycle-{number:02d}-backend.json"
+    choice = broadcast(read_json(file) if file is not None and file.exists() else None)
+    if choice is not None:
+        return choice
+    choice = faster_backend(task.stack, pivots[1:-1], batch)
+    if file is not None and is_main_process():
+        write_json(file, choice)
+    return choice
+
+
+def save_cycle(folder: FilePath | None, result: CycleResult, path: Path) -> None:
+    """Put a finished cycle on disk; its JSON comes last and says that it is whole."""
+    if folder is not None and is_main_process():
+        path.save(folder / f"cycle-{result.number:02d}.safetensors")
+        write_json(folder / f"cycle-{result.number:02d}.json", result)
+
+
+def load_cycle(
+    folder: FilePath | None, number: int, device: torch.device
+) -> tuple[CycleResult, Path] | None:
+    """Read a cycle, if it is on disk."""
+    if folder is None or not broadcast((folder / f"cycle-{number:02d}.json").exists()):
+        return None
+    path = Path.load(folder / f"cycle-{number:02d}.safetensors", device=str(device))
+    return CycleResult.from_plain(read_json(folder / f"cycle-{number:02d}.json")), path

@@ -1,0 +1,213 @@
+"""The band of a real network: one batch per step for all pivots, and the fastest way to run it."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from time import perf_counter
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lowland.connectivity.stack import Stack, losses_and_grads, mode, per_example
+from lowland.errors import FallbackWarning, UnsupportedModelError
+from lowland.training import (
+    all_sum,
+    as_pair,
+    batch_count,
+    broadcast,
+    isolated_rng,
+    rank_and_world,
+    to_device,
+)
+
+__all__ = ["band_of", "endless", "faster_backend", "usable_backend"]
+
+BACKENDS = ("auto", "vmap", "loop")
+
+
+def endless(batches: Any, device: torch.device) -> Iterator[tuple[Any, Any]]:
+    """Go through batches again and again, without the smaller one at the end of a pass.
+
+    Args:
+        batches: Re-iterable of inputs and targets.
+        device: Where to.
+
+    Yields:
+        Batches of equal size, on the device.
+
+    Raises:
+        ValueError: If a pass is empty.
+    """
+    full = 0
+    while True:
+        seen = 0
+        for batch in batches:
+            inputs, target = to_device(as_pair(batch), device)
+            seen += 1
+            full = max(full, batch_count(target))
+            if batch_count(target) == full or seen == 1:
+                yield inputs, target
+        if not seen:
+            raise ValueError(
+                "batches must hold at least one batch at every pass; got none. Pass a list or a "
+                "DataLoader, which can be read again, not a generator."
+            )
+
+
+def band_of(
+    stack: Stack, stream: Iterator[tuple[Any, Any]], *, shared_batch: bool = True
+) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """Make the ``loss_and_grad`` of :func:`lowland.connectivity.relax` for a network.
+
+    With several processes each runs every so many pivots, all on the same batches.
+
+    Args:
+        stack: What the pivots have in common. Its model must be in the mode for training.
+        stream: Batches without end.
+        shared_batch: Whether all pivots see the same batch, so that the noise of a comparison
+            between neighbors cancels. If not, every pivot draws its own and the ends are run in
+            evaluation mode, as in the published code.
+
+    Returns:
+        A function from pivots to the losses of all and the gradients of the interior ones.
+    """
+
+    def together(path: Float[Tensor, "pivots params"]) -> tuple[Tensor, Tensor]:
+        inputs, target = next(stream)
+        if stack.backend == "vmap" and not stack.statistics_move:  # two more rows cost less
+            losses, grads = sharded(stack, path, inputs, target)  # than a forward pass apart
+            return losses, grads[1:-1]
+        losses, grads = sharded(stack, path[1:-1], inputs, target)
+        ends = per_example(stack, path[[0, -1]], inputs, target)[0].mean(1)
+        return torch.cat([ends[:1], losses, ends[1:]]), grads
+
+    def apart(path: Float[Tensor, "pivots params"]) -> tuple[Tensor, Tensor]:
+        losses, grads = path.new_empty(len(path)), torch.empty_like(path[1:-1])
+        for row in range(len(path)):
+            inputs, target = next(stream)
+            if row in (0, len(path) - 1):
+                with mode(stack.model, norm_trains=False):
+                    losses[row] = per_example(stack, path[[row]], inputs, target)[0].mean()
+            else:
+                one = slice(row, row + 1)
+                losses[one], grads[row - 1 : row] = losses_and_grads(
+                    stack, path[one], inputs, target
+                )
+        return losses, grads
+
+    return together if shared_batch else apart
+
+
+def sharded(stack: Stack, inner: Tensor, inputs: Any, target: Any) -> tuple[Tensor, Tensor]:
+    """Share the pivots out over the processes, and give every process all results."""
+    rank, world = rank_and_world()
+    if world == 1:
+        return losses_and_grads(stack, inner, inputs, target)
+    mine = slice(rank, None, world)
+    own = inner[mine].clone()
+    losses, grads = inner.new_zeros(len(inner)), torch.zeros_like(inner)
+    if len(own):
+        losses[mine], grads[mine] = losses_and_grads(stack, own, inputs, target)
+    if stack.statistics_move:  # each process has moved those of its own pivots
+        moved = torch.zeros_like(inner)
+        moved[mine] = own
+        inner.copy_(all_sum(moved, inner.device))
+    return all_sum(losses, inner.device), all_sum(grads, inner.device)
+
+
+def usable_backend(
+    backend: str, stack: Stack, vector: Float[Tensor, " params"], batch: tuple[Any, Any]
+) -> str:
+    """Check that the model can be run as asked.
+
+    Args:
+        backend: ``"auto"``, ``"vmap"`` or ``"loop"``.
+        stack: What the pivots have in common.
+        vector: A parameter vector to try.
+        batch: Inputs and target of one step.
+
+    Returns:
+        The backend; ``"loop"`` for ``"auto"`` if the model cannot be batched.
+
+    Raises:
+        UnsupportedModelError: If ``"vmap"`` was asked for and the model cannot be batched.
+        ValueError: If the name is unknown.
+
+    Warns:
+        FallbackWarning: If ``"auto"`` has to take the loop.
+    """
+    if known_backend(backend) == "loop":
+        return backend
+    with isolated_rng(0, "backend"), mode(stack.model, norm_trains=True):
+        trouble = why_not_vmap(stack, vector.unsqueeze(0), batch)
+    if trouble is None:
+        return backend
+    if backend == "vmap":
+        raise UnsupportedModelError(
+            f"backend='vmap' needs a model that torch.func.vmap can batch; {trouble} "
+            "Use backend='loop', or backend='auto'."
+        )
+    warnings.warn(
+        f"the pivots are run one by one, because the model cannot be batched: {trouble}",
+        FallbackWarning,
+        stacklevel=3,
+    )
+    return "loop"
+
+
+def known_backend(backend: str) -> str:
+    """Refuse a name that is none."""
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be 'auto', 'vmap' or 'loop'; got {backend!r}.")
+    return backend
+
+
+def faster_backend(
+    stack: Stack, inner: Float[Tensor, "interior params"], batch: tuple[Any, Any]
+) -> str:
+    """Time two steps of each way to run the pivots.
+
+    Args:
+        stack: What the pivots have in common. Its model must be in the mode for training.
+        inner: Interior pivots.
+        batch: Inputs and target of one step.
+
+    Returns:
+        ``"vmap"`` or ``"loop"``, the same on every process.
+    """
+    with isolated_rng(0, "backend"):  # a choice that is read from disk draws nothing either
+        vmap, loop = (seconds_of(stack.with_backend(b), inner, batch) for b in ("vmap", "loop"))
+    return broadcast("vmap" if vmap < loop else "loop")
+
+
+def seconds_of(stack: Stack, inner: Tensor, batch: tuple[Any, Any]) -> float:
+    """Time the faster of two steps."""
+    times = []
+    for _ in range(2):
+        began = perf_counter()
+        losses_and_grads(stack, inner.clone(), *batch)[0].sum().item()  # waits for the device
+        times.append(perf_counter() - began)
+    return min(times)
+
+
+def why_not_vmap(stack: Stack, rows: Tensor, batch: tuple[Any, Any]) -> str | None:
+    """Try one batched step; name the layer that refused and its reason."""
+    entered: list[str] = []
+    hooks = []
+    for name, module in stack.model.named_modules():
+        label = f"{name or 'the model'} ({type(module).__name__})"
+        enter = lambda *_, label=label: entered.append(label)  # noqa: E731
+        hooks.append(module.register_forward_pre_hook(enter))
+        hooks.append(module.register_forward_hook(lambda *_: entered.pop() and None))
+    try:
+        losses_and_grads(stack.with_backend("vmap"), rows.clone(), *batch)
+    except Exception as error:  # vmap refuses with many kinds, a model may raise any other
+        if isinstance(error, ValueError) and "loss_fn" in str(error):
+            raise
+        reason = str(error).strip() or type(error).__name__
+        return f"{entered[-1] if entered else 'loss_fn'}: {reason.splitlines()[0].rstrip('. ')}."
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return None

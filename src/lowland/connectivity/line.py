@@ -1,0 +1,90 @@
+"""The straight line between two minima, evaluated like any other path."""
+
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+from torch import Tensor, nn
+
+from lowland.connectivity.band import faster_backend, usable_backend
+from lowland.connectivity.ends import Source
+from lowland.connectivity.path_result import PathResult
+from lowland.connectivity.stack import mode
+from lowland.connectivity.task import make_task
+from lowland.results import Status
+
+__all__ = ["linear_path"]
+
+
+def linear_path(
+    model: nn.Module,
+    loss_fn: Callable[[Any, Any], Tensor],
+    batches: Any,
+    start: Source,
+    end: Source,
+    *,
+    samples: int = 24,
+    test_batches: Any = None,
+    evaluation_batches: Any = None,
+    batch_norm: str = "recalibrate",
+    calibration: int = 2000,
+    backend: str = "auto",
+    seed: int = 0,
+) -> PathResult:
+    """Evaluate the straight line between two minima.
+
+    The model itself is not changed.
+
+    Args:
+        model: The architecture.
+        loss_fn: From output and target to one loss per example, shape ``(batch,)``.
+        batches: Training batches of (inputs, target).
+        start: One minimum: a state dict, a module, or a checkpoint file.
+        end: The other.
+        samples: Points strictly between the ends.
+        test_batches: Test batches, for test loss and error.
+        evaluation_batches: Training data as the reported losses see it; by default
+            ``batches.evaluation()`` if there is one (un-augmented), else ``batches``.
+        batch_norm: ``"recalibrate"`` recomputes running statistics at every point,
+            ``"interpolate"`` interpolates those of the ends.
+        calibration: Examples over which they are recomputed.
+        backend: ``"vmap"``, ``"loop"`` or ``"auto"``.
+        seed: Decides which examples are used where the batches draw from torch's generators.
+
+    Returns:
+        A path of two pivots with its profile at ``samples + 2`` points.
+
+    Raises:
+        ValueError: If the ends do not fit, or a batch or a setting is wrong.
+    """
+    began = perf_counter()
+    task = make_task(
+        model,
+        loss_fn,
+        batches,
+        start,
+        end,
+        batch_norm=batch_norm,
+        examples=1,
+        calibration=calibration,
+        test_batches=test_batches,
+        evaluation_batches=evaluation_batches,
+        seed=seed,
+    )
+    backend = usable_backend(backend, task.stack, task.start, task.fixed[0])
+    line = task.line()
+    if backend == "auto":
+        with mode(model, norm_trains=True):
+            backend = faster_backend(task.stack, line.pivots, task.fixed[0])
+    profile = task.measure(line, samples, backend, everything=True)
+    return PathResult(
+        line,
+        profile,
+        cycles=(),
+        best_cycle=0,
+        distance=task.distance,
+        status=Status.FINISHED,
+        message="",
+        settings=task.fingerprint() | {"batch_norm": batch_norm, "backend": backend},
+        seconds=perf_counter() - began,
+    )

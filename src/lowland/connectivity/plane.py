@@ -1,0 +1,131 @@
+"""The loss in the plane through both minima and the middle of a path between them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lowland.connectivity.band import faster_backend, usable_backend
+from lowland.connectivity.path import Path
+from lowland.connectivity.profile import COORDINATES_AT_ONCE, losses_at
+from lowland.connectivity.stack import mode, recalibrated
+from lowland.connectivity.task import make_task
+from lowland.training import generator, isolated_rng
+
+__all__ = ["Plane", "measure_plane"]
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Training loss on a grid in a plane.
+
+    Attributes:
+        x: Coordinates along the line from start to end, as Euclidean distance from the start.
+        y: Coordinates across it, towards the mean of the path.
+        loss: Loss at each grid point.
+        pivots: The path's pivots, projected onto the plane.
+    """
+
+    x: Float[Tensor, " columns"]
+    y: Float[Tensor, " rows"]
+    loss: Float[Tensor, "rows columns"]
+    pivots: Float[Tensor, "pivots 2"]
+
+
+def measure_plane(
+    model: nn.Module,
+    loss_fn: Callable[[Any, Any], Tensor],
+    batches: Any,
+    path: Path,
+    *,
+    resolution: int = 25,
+    margin: float = 0.25,
+    examples: int = 1000,
+    batch_norm: str = "recalibrate",
+    backend: str = "auto",
+    seed: int = 0,
+) -> Plane:
+    """Evaluate the loss on a grid in the plane of the ends and the mean of the pivots.
+
+    The model itself is not changed.
+
+    Args:
+        model: The architecture.
+        loss_fn: From output and target to one loss per example.
+        batches: Training batches of (inputs, target).
+        path: The path; one without a bend shows a random direction across it.
+        resolution: Grid points in each direction.
+        margin: How far the grid reaches beyond the path, as a share of its extent.
+        examples: Fixed examples the loss is measured on.
+        batch_norm: As the path was found with.
+        backend: ``"vmap"``, ``"loop"`` or ``"auto"``.
+        seed: Decides which examples are used where the batches draw from torch's generators.
+
+    Returns:
+        The grid.
+
+    Raises:
+        ValueError: If the ends of the path are equal, or ``resolution`` is below 2.
+
+    Source:
+        Draxler et al., ICML 2018, Figure 1.
+    """
+    if resolution < 2:
+        raise ValueError(f"resolution must be at least 2 grid points; got {resolution}.")
+    task = make_task(
+        model,
+        loss_fn,
+        batches,
+        path.state_dict(0),
+        path.state_dict(1),
+        batch_norm=batch_norm,
+        examples=examples,
+        calibration=examples,
+        test_batches=None,
+        evaluation_batches=None,
+        seed=seed,
+    )
+    if not task.distance:
+        raise ValueError("the ends of the path must differ; a plane through one point has no axes.")
+    backend = usable_backend(backend, task.stack, task.start, task.fixed[0])
+    if backend == "auto":
+        with mode(model, norm_trains=True):
+            backend = faster_backend(task.stack, path.pivots, task.fixed[0])
+    stack = task.stack.with_backend(backend)
+    axes = plane_axes(path.pivots, seed)
+    pivots = (path.pivots - path.pivots[0]) @ axes.T
+    x, y = (grid(pivots[:, axis], resolution, margin) for axis in (0, 1))
+    places = torch.cartesian_prod(y, x).flip(1)
+    rows, losses = max(1, COORDINATES_AT_ONCE // path.pivots.shape[1]), []
+    with isolated_rng(seed, "plane", batches=task.reported):
+        for part in places.split(rows):
+            points = path.pivots[0] + part @ axes
+            statistics = recalibrated(stack, points, task.calibration)
+            given = None if stack.statistics_move else statistics
+            losses.append(losses_at(stack, points, task.fixed, given)[0])
+    return Plane(x.cpu(), y.cpu(), torch.cat(losses).view(resolution, resolution), pivots.cpu())
+
+
+def plane_axes(pivots: Float[Tensor, "pivots params"], seed: int) -> Float[Tensor, "2 params"]:
+    """Two orthonormal directions: to the end, and across that to the mean of the pivots."""
+    along = pivots[-1] - pivots[0]
+    along = along / torch.linalg.vector_norm(along)
+    bend = pivots.mean(0) - pivots[0]
+    across = bend - (bend @ along) * along
+    if torch.linalg.vector_norm(across) <= 1e-3 * torch.linalg.vector_norm(bend):
+        noise = torch.randn(len(along), generator=generator(seed, "plane"), dtype=along.dtype)
+        noise = noise.to(along.device)
+        across = noise - (noise @ along) * along
+    return torch.stack([along, across / torch.linalg.vector_norm(across)])
+
+
+def grid(values: Float[Tensor, " pivots"], resolution: int, margin: float) -> Tensor:
+    """Even coordinates that cover some values and a margin around them."""
+    low, high = float(values.min()), float(values.max())
+    reach = margin * max(high - low, 1e-12)
+    return torch.linspace(low - reach, high + reach, resolution, dtype=values.dtype).to(
+        values.device
+    )

@@ -1,0 +1,149 @@
+"""Which cycles AutoNEB runs, and the presets."""
+
+from dataclasses import dataclass
+
+__all__ = ["SCHEDULES", "Cycle", "Schedule", "laptop", "official", "paper", "schedule_named"]
+
+
+@dataclass(frozen=True)
+class Cycle:
+    """One insertion of pivots and the relaxation after it.
+
+    Attributes:
+        steps: SGD steps.
+        learning_rate: Their learning rate; momentum starts at zero in every cycle.
+        insert: ``"equal"`` puts ``count`` pivots into every segment, ``"highest"`` at most
+            ``count`` pivots on the highest bumps between pivots.
+        count: How many.
+    """
+
+    steps: int
+    learning_rate: float
+    insert: str = "highest"
+    count: int = 2
+
+    def __post_init__(self):
+        if self.steps < 1 or not self.learning_rate > 0 or self.count < 0:
+            raise ValueError(
+                "a cycle needs steps >= 1, learning_rate > 0 and count >= 0; got "
+                f"steps={self.steps}, learning_rate={self.learning_rate}, count={self.count}."
+            )
+        if self.insert not in ("equal", "highest"):
+            raise ValueError(f"insert must be 'equal' or 'highest'; got {self.insert!r}.")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A whole AutoNEB run.
+
+    Attributes:
+        cycles: What to do one after the other; the first must leave at least one pivot.
+        momentum: Of SGD.
+        weight_decay: Of SGD, projected like the gradient; reported losses leave it out.
+        threshold: Insert where the loss lies further above the line between pivots than this
+            share of the range of losses over the pivots.
+        samples: Points inside each segment that the dense evaluation looks at.
+        examples: Training examples that decide after each cycle; the reported path is evaluated
+            on all of them.
+        calibration: Examples over which batch-norm statistics are recomputed.
+        shared_batch: Whether all pivots see the same batch in a step.
+        tangent: ``"paper"``, ``"improved"`` or ``"official"``.
+        batch_norm: ``"recalibrate"`` recomputes running statistics at every evaluated point,
+            ``"interpolate"`` moves them as coordinates, as the published code does.
+    """
+
+    cycles: tuple[Cycle, ...]
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    threshold: float = 0.2
+    samples: int = 9
+    examples: int = 5000
+    calibration: int = 2000
+    shared_batch: bool = True
+    tangent: str = "paper"
+    batch_norm: str = "recalibrate"
+
+    def __post_init__(self):
+        if not self.cycles or self.cycles[0].insert != "equal" or self.cycles[0].count < 1:
+            raise ValueError(
+                "the first cycle must insert at least one pivot per segment, as in "
+                f"Cycle(steps, learning_rate, insert='equal', count=3); got {self.cycles[:1]}."
+            )
+        if self.tangent not in ("paper", "improved", "official"):
+            raise ValueError(
+                f"tangent must be 'paper', 'improved' or 'official'; got {self.tangent!r}."
+            )
+        if self.batch_norm not in ("recalibrate", "interpolate"):
+            raise ValueError(
+                f"batch_norm must be 'recalibrate' or 'interpolate'; got {self.batch_norm!r}."
+            )
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum must lie in [0, 1); got {self.momentum}.")
+        for name, least in (
+            ("weight_decay", 0),
+            ("threshold", 0),
+            ("samples", 0),
+            ("examples", 1),
+            ("calibration", 1),
+        ):
+            if not getattr(self, name) >= least:
+                raise ValueError(f"{name} must be at least {least}; got {getattr(self, name)}.")
+
+    @property
+    def steps(self) -> int:
+        """Steps of all cycles."""
+        return sum(cycle.steps for cycle in self.cycles)
+
+
+def paper() -> Schedule:
+    """The 14 cycles of the paper: 16,000 steps, at most 29 interior pivots."""
+    return Schedule(fourteen_cycles(1000))
+
+
+def laptop() -> Schedule:
+    """The paper's cycles with a tenth of the steps."""
+    return Schedule(fourteen_cycles(100))
+
+
+def official() -> Schedule:
+    """The paper's cycles with what the published code does otherwise; see :class:`Schedule`."""
+    return Schedule(
+        fourteen_cycles(1000),
+        threshold=0.1,
+        shared_batch=False,
+        tangent="official",
+        batch_norm="interpolate",
+    )
+
+
+def fourteen_cycles(unit: int) -> tuple[Cycle, ...]:
+    """Cycles 1 to 4, 5 to 6 twice as long, 7 to 10 and 11 to 14."""
+    lengths = [unit] * 4 + [2 * unit] * 2 + [unit] * 8
+    rates = [0.1] * 6 + [0.01] * 4 + [0.001] * 4
+    first, *rest = zip(lengths, rates, strict=True)
+    return (Cycle(*first, insert="equal", count=3), *(Cycle(*pair) for pair in rest))
+
+
+SCHEDULES = {"laptop": laptop, "paper": paper, "official": official}
+
+
+def schedule_named(schedule: str | Schedule) -> Schedule:
+    """Look up a preset.
+
+    Args:
+        schedule: A name, or a schedule, which is returned as it is.
+
+    Returns:
+        The schedule.
+
+    Raises:
+        ValueError: If there is no preset of that name.
+    """
+    if isinstance(schedule, Schedule):
+        return schedule
+    if schedule not in SCHEDULES:
+        raise ValueError(
+            f"schedule must be one of {', '.join(map(repr, SCHEDULES))}, or a Schedule; "
+            f"got {schedule!r}."
+        )
+    return SCHEDULES[schedule]()

@@ -1,0 +1,252 @@
+"""Many copies of one network, each at its own parameters, on one batch."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import vmap
+from torch.nn.modules.batchnorm import _NormBase
+
+from lowland.params import Layout, call_at
+from lowland.training import batch_count, checked_losses, mistakes
+
+__all__ = ["Stack", "losses_and_grads", "mode", "norm_layers", "per_example", "recalibrated"]
+
+# Rows times examples that vmap runs at once. More brings no speed on a CPU and costs memory.
+EXAMPLES_IN_FLIGHT = 2**16
+
+
+@dataclass(frozen=True)
+class Stack:
+    """One architecture, and what its copies have in common.
+
+    Attributes:
+        model: The network; its own parameters and buffers are never written.
+        loss_fn: From output and target to one loss per example.
+        params: Coordinates that move by their gradient: the distinct trainable parameters.
+        statistics: Batch-norm running means and variances.
+        norm_buffers: Names of all buffers of batch-norm layers, counters included.
+        fixed: Values of everything that is no parameter of ``params``: frozen parameters and
+            buffers, copies of the user's.
+        saved: Those of them that a state dict holds, a shared one under all of its names.
+        dtype: Of the network; vectors may be wider.
+        statistics_move: Whether the statistics are further coordinates of every vector, behind
+            the parameters (``batch_norm="interpolate"``).
+        backend: ``"vmap"`` runs the copies as one batched network, ``"loop"`` one by one.
+        examples_in_flight: Rows times examples that ``"vmap"`` runs at once.
+    """
+
+    model: nn.Module
+    loss_fn: Callable[[Any, Any], Tensor]
+    params: Layout
+    statistics: Layout = Layout((), ())
+    norm_buffers: frozenset[str] = frozenset()
+    fixed: Mapping[str, Tensor] = field(default_factory=dict)
+    saved: Mapping[str, Tensor] = field(default_factory=dict)
+    dtype: torch.dtype = torch.float32
+    statistics_move: bool = False
+    backend: str = "loop"
+    examples_in_flight: int = EXAMPLES_IN_FLIGHT
+
+    @property
+    def layout(self) -> Layout:
+        """What each coordinate of a vector is."""
+        return self.params + self.statistics if self.statistics_move else self.params
+
+    def with_backend(self, backend: str) -> "Stack":
+        """The same copies, run another way."""
+        return replace(self, backend=backend)
+
+
+def norm_layers(model: nn.Module) -> dict[str, _NormBase]:
+    """Name the layers that keep running statistics of what they have seen."""
+    return {
+        name: layer
+        for name, layer in model.named_modules()
+        if isinstance(layer, _NormBase) and layer.running_mean is not None
+    }
+
+
+@contextmanager
+def mode(model: nn.Module, *, norm_trains: bool, momentum: float | None = None) -> Iterator[None]:
+    """Put a model in evaluation mode, its batch norms in training mode on request, and back.
+
+    Dropout and stochastic depth are off either way: a path is relaxed on a function of the
+    parameters, not on a random one. Recurrent layers without dropout are in training mode, as
+    cuDNN refuses their backward pass otherwise.
+    """
+    was_training = {module: module.training for module in model.modules()}
+    layers = norm_layers(model).values()
+    momenta = {layer: layer.momentum for layer in layers}
+    try:
+        model.eval()
+        for module in model.modules():
+            if isinstance(module, nn.RNNBase):
+                module.training = module.dropout == 0
+        for layer in layers:
+            layer.training = norm_trains
+            layer.momentum = layer.momentum if momentum is None else momentum
+        yield
+    finally:
+        for module, training in was_training.items():
+            module.training = training
+        for layer, value in momenta.items():
+            layer.momentum = value
+
+
+def losses_and_grads(
+    stack: Stack, vectors: Float[Tensor, "rows params"], inputs: Any, target: Any
+) -> tuple[Float[Tensor, " rows"], Float[Tensor, "rows params"]]:
+    """Mean loss of every copy on one batch, and its gradient.
+
+    The caller sets the mode. Where batch-norm statistics are coordinates, their running average
+    is written into ``vectors``, and their gradient is zero.
+
+    Args:
+        stack: What the copies have in common.
+        vectors: One parameter vector per copy.
+        inputs: The batch, the same for all copies.
+        target: Its targets.
+
+    Returns:
+        Losses and gradients.
+    """
+
+    def loss(params: dict, norms: dict, fixed: dict) -> tuple[Tensor]:
+        output = call_at(stack.model, params | norms | fixed, inputs)
+        return (checked_losses(stack.loss_fn, output, target).mean(),)
+
+    losses, grads = vectors.new_empty(len(vectors)), torch.zeros_like(vectors)
+    for rows in chunks(stack, len(vectors), target):
+        params, norms, fixed = named_rows(stack, vectors[rows])
+        leaves = {name: view.detach().requires_grad_() for name, view in params.items()}
+        (each,) = run_rows(stack, loss, leaves, norms, fixed)
+        parts = torch.autograd.grad(each.sum(), list(leaves.values()), materialize_grads=True)
+        flat = [part.reshape(len(each), -1) for part in parts]
+        grads[rows, : stack.params.size] = torch.cat(flat, dim=1).to(grads.dtype)
+        losses[rows] = each.detach().to(losses.dtype)
+        if stack.statistics_move:
+            moved = [norms[name].reshape(len(each), -1) for name in stack.statistics.names]
+            vectors[rows, stack.params.size :] = torch.cat(moved, dim=1)
+    return losses, grads
+
+
+def per_example(
+    stack: Stack,
+    vectors: Float[Tensor, "rows params"],
+    inputs: Any,
+    target: Any,
+    statistics: Mapping[str, Tensor] | None = None,
+) -> tuple[Tensor, ...]:
+    """Loss and top-1 mistake of every copy on every example, without gradients.
+
+    The caller sets the mode.
+
+    Args:
+        stack: What the copies have in common.
+        vectors: One parameter vector per copy.
+        inputs: The batch.
+        target: Its targets.
+        statistics: Batch-norm statistics of every copy, stacked; those of the vectors, or of the
+            model, by default.
+
+    Returns:
+        Losses ``(rows, batch)`` and, for outputs that are scores of classes, mistakes as 0 or 1
+        ``(rows, batch)``.
+    """
+
+    def run(params: dict, norms: dict, fixed: dict) -> tuple[Tensor, ...]:
+        output = call_at(stack.model, params | norms | fixed, inputs)
+        losses = checked_losses(stack.loss_fn, output, target)
+        wrong = mistakes(output, target)
+        return (losses,) if wrong is None else (losses, wrong)
+
+    return forward_rows(stack, run, vectors, target, statistics)
+
+
+def recalibrated(
+    stack: Stack, vectors: Float[Tensor, "rows params"], batches: Sequence[tuple[Any, Any]]
+) -> dict[str, Tensor]:
+    """Batch-norm statistics of every copy, as the cumulative average over some batches.
+
+    Args:
+        stack: What the copies have in common.
+        vectors: One parameter vector per copy.
+        batches: What to average over.
+
+    Returns:
+        Running means and variances by name, stacked over the copies; empty without batch norm.
+    """
+    fresh = {
+        name: torch.zeros(len(vectors), *shape, dtype=stack.fixed[name].dtype).to(vectors.device)
+        for name, shape in zip(stack.statistics.names, stack.statistics.shapes, strict=True)
+    }
+
+    for step, batch in enumerate(batches if fresh else ()):
+
+        def run(params: dict, norms: dict, fixed: dict, inputs: Any = batch[0]) -> tuple[Tensor]:
+            call_at(stack.model, params | norms | fixed, inputs)
+            return (torch.zeros(()),)
+
+        with mode(stack.model, norm_trains=True, momentum=1 / (step + 1)):
+            forward_rows(stack, run, vectors, batch[1], fresh)
+    return fresh
+
+
+@torch.no_grad()
+def forward_rows(
+    stack: Stack,
+    run: Callable[[dict, dict, dict], tuple[Tensor, ...]],
+    vectors: Tensor,
+    target: Any,
+    statistics: Mapping[str, Tensor] | None,
+) -> tuple[Tensor, ...]:
+    """Collect what ``run`` returns at every row; it may write into ``statistics``."""
+    found = []
+    for rows in chunks(stack, len(vectors), target):
+        given = {name: value[rows] for name, value in (statistics or {}).items()}
+        params, norms, fixed = named_rows(stack, vectors[rows], given)
+        found.append(run_rows(stack, run, params, norms, fixed))
+    return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
+
+
+def run_rows(
+    stack: Stack, run: Callable[..., tuple[Tensor, ...]], params: dict, norms: dict, fixed: dict
+) -> tuple[Tensor, ...]:
+    """Run all rows as one batched network, or the only row by itself."""
+    if stack.backend == "vmap":
+        return vmap(run, in_dims=(0, 0, None), randomness="same")(params, norms, fixed)
+    one = [{name: rows.squeeze(0) for name, rows in named.items()} for named in (params, norms)]
+    return tuple(part.unsqueeze(0) for part in run(*one, fixed))
+
+
+def chunks(stack: Stack, rows: int, target: Any) -> Iterator[slice]:
+    """Cut rows into runs that go together: single ones for the loop."""
+    size = 1
+    if stack.backend == "vmap":
+        size = max(1, stack.examples_in_flight // batch_count(target))
+    for start in range(0, rows, size):
+        yield slice(start, min(start + size, rows))
+
+
+def named_rows(
+    stack: Stack, vectors: Tensor, statistics: Mapping[str, Tensor] | None = None
+) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+    """Name what some rows consist of: parameters, batch-norm buffers per row, and the rest."""
+    named = stack.layout.views(vectors)
+    params = {name: named[name].to(stack.dtype) for name in stack.params.names}
+    norms, fixed = dict(statistics or {}), {}  # norms: copies that a forward pass may write
+    for name, value in stack.fixed.items():
+        if name in norms:
+            continue
+        if name in named:
+            norms[name] = named[name].to(value.dtype, copy=True)
+        elif name in stack.norm_buffers:
+            norms[name] = value.expand(len(vectors), *value.shape).clone()
+        else:
+            fixed[name] = value
+    return params, norms, fixed

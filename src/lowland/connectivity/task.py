@@ -1,0 +1,178 @@
+"""Two minima and the data they are joined on, checked and ready."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lowland.connectivity.ends import Source, read_ends
+from lowland.connectivity.path import Path
+from lowland.connectivity.profile import Profile, measure_profile
+from lowland.connectivity.stack import Stack
+from lowland.training import as_pair, batch_count, isolated_rng, to_device
+
+__all__ = ["Task", "make_task"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a search for a path starts from.
+
+    Attributes:
+        stack: What all networks of a path have in common.
+        start: Vector of one minimum.
+        end: Vector of the other.
+        batches: Training batches to relax on.
+        reported: Training batches that reported losses are measured on.
+        test_batches: Test batches, or None.
+        fixed: The first examples of ``reported``, in memory: they decide between cycles.
+        calibration: The part of them that batch-norm statistics are recomputed on.
+        seed: Seed of the search.
+    """
+
+    stack: Stack
+    start: Float[Tensor, " params"]
+    end: Float[Tensor, " params"]
+    batches: Any
+    reported: Any
+    test_batches: Any
+    fixed: list[tuple[Any, Any]]
+    calibration: list[tuple[Any, Any]]
+    seed: int
+
+    @property
+    def distance(self) -> float:
+        """Euclidean distance of the two minima."""
+        return float(torch.linalg.vector_norm(self.end - self.start))
+
+    def line(self) -> Path:
+        """The straight line, a path of two pivots."""
+        return self.path(torch.stack([self.start, self.end]), torch.ones(1, dtype=torch.float64))
+
+    def path(self, pivots: Tensor, weights: Tensor) -> Path:
+        """A path of this task."""
+        return Path(pivots, weights, self.stack.layout, dict(self.stack.saved))
+
+    def measure(self, path: Path, samples: int, backend: str, *, everything: bool) -> Profile:
+        """Evaluate a path on the fixed examples, or on everything that is to be reported."""
+        with (
+            isolated_rng(self.seed, "evaluation", batches=self.reported),
+            isolated_rng(self.seed, "evaluation", batches=self.test_batches),
+        ):
+            return measure_profile(
+                self.stack.with_backend(backend),
+                path.pivots,
+                samples,
+                self.reported if everything else self.fixed,
+                calibration=self.calibration,
+                test_batches=self.test_batches if everything else None,
+            )
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What tells this task from another, as plain values."""
+        return {
+            "model": type(self.stack.model).__name__,
+            "params": self.stack.params.size,
+            "start": digest(self.start),
+            "end": digest(self.end),
+            "seed": self.seed,
+        }
+
+
+def make_task(
+    model: nn.Module,
+    loss_fn: Callable[[Any, Any], Tensor],
+    batches: Any,
+    start: Source,
+    end: Source,
+    *,
+    batch_norm: str,
+    examples: int,
+    calibration: int,
+    test_batches: Any,
+    evaluation_batches: Any,
+    seed: int,
+) -> Task:
+    """Read both minima and enough data, and refuse what no path can be found for.
+
+    Args:
+        model: The architecture; stays as it is.
+        loss_fn: From output and target to one loss per example.
+        batches: Training batches to relax on.
+        start: A state dict, a module, or a checkpoint file.
+        end: Likewise.
+        batch_norm: ``"recalibrate"`` or ``"interpolate"``.
+        examples: Fixed training examples that decide between cycles.
+        calibration: Examples over which batch-norm statistics are recomputed.
+        test_batches: Test batches, or None.
+        evaluation_batches: Training batches that reported losses are measured on; by default
+            ``batches.evaluation()`` if there is one, else ``batches``.
+        seed: Seed of the search.
+
+    Returns:
+        The task.
+
+    Raises:
+        ValueError: If the ends do not fit, there is no batch, or ``loss_fn`` does not return one
+            loss per example.
+    """
+    for data in (batches, evaluation_batches, test_batches):
+        refuse_iterator(data)
+    stack, a, b = read_ends(model, loss_fn, start, end, batch_norm=batch_norm)
+    if test_batches is not None:  # an empty one would be noticed only at the very end
+        with isolated_rng(seed, "evaluation", batches=test_batches):
+            first_examples(test_batches, 1, a.device)
+    reported = evaluation_batches
+    if reported is None:
+        reported = batches.evaluation() if hasattr(batches, "evaluation") else batches
+    chooses = (
+        reported.subset(max(examples, calibration)) if hasattr(reported, "subset") else reported
+    )
+    with isolated_rng(seed, "evaluation", batches=chooses):
+        fixed = first_examples(chooses, max(examples, calibration), a.device)
+    return Task(
+        stack,
+        a,
+        b,
+        batches,
+        reported,
+        test_batches,
+        first_examples(fixed, examples, a.device),
+        first_examples(fixed, calibration, a.device),
+        seed,
+    )
+
+
+def refuse_iterator(batches: Any) -> None:
+    """Refuse what is used up after one pass."""
+    if isinstance(batches, Iterator):
+        raise ValueError(
+            "batches must be readable again and again; got a "
+            f"{type(batches).__name__}, which is used up after one pass. Pass a list or a "
+            "DataLoader."
+        )
+
+
+def first_examples(batches: Any, number: int, device: torch.device) -> list[tuple[Any, Any]]:
+    """Keep whole batches until they hold a number of examples."""
+    kept, count = [], 0
+    for batch in batches:
+        kept.append(to_device(as_pair(batch), device))
+        count += batch_count(kept[-1][1])
+        if count >= number:
+            break
+    if not kept:
+        raise ValueError(
+            "batches must hold at least one batch at every pass; got none. Pass a list or a "
+            "DataLoader, which can be read again, not a generator that is used up."
+        )
+    return kept
+
+
+def digest(vector: Tensor) -> str:
+    """Fingerprint of a vector's bits."""
+    return hashlib.sha256(vector.detach().cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
