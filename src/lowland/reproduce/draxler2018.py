@@ -1,0 +1,280 @@
+"""Draxler et al. 2018, Essentially No Barriers in Neural Network Energy Landscape.
+
+Train networks from different seeds, look at the straight line between every two of them, find a
+path by AutoNEB, and judge the paper's claims on what came out.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.optim import SGD
+from torch.optim.lr_scheduler import MultiStepLR
+
+from lowland.connectivity import PathResult, find_path, linear_path, measure_plane
+from lowland.data import Batches, Dataset, channel_statistics, load
+from lowland.models import build
+from lowland.reproduce.draxler2018_claims import judge
+from lowland.reproduce.draxler2018_figures import draw
+from lowland.reproduce.draxler2018_settings import Settings, Training, settings
+from lowland.reproduce.draxler2018_xor import measure_xor
+from lowland.results import Record, Status, environment, open_folder, plain, read_json, write_json
+from lowland.training import TrainResult, choose_device, open_progress, train
+
+__all__ = ["Settings", "Training", "run", "settings"]
+
+PAPER = {
+    "title": "Essentially No Barriers in Neural Network Energy Landscape",
+    "authors": "Felix Draxler, Kambis Veschgini, Manfred Salmhofer, Fred A. Hamprecht",
+    "year": 2018,
+    "arxiv": "1803.00885",
+}
+
+
+# Images per batch where nothing is learned from them.
+READ_AT_ONCE = 500
+
+
+def run(
+    settings: Settings,
+    *,
+    seeds: int | None = None,
+    out: str | Path,
+    progress: Any = False,
+    data: str | Path | None = None,
+    download: bool = False,
+    restart: bool = False,
+    command: str = "",
+) -> Record:
+    """Train the minima, join every two of them, and judge the claims.
+
+    Whatever is finished lies in ``out`` and is not done again.
+
+    Args:
+        settings: From :func:`settings`, changed at will.
+        seeds: Number of minima per architecture, instead of ``settings.minima``.
+        out: Folder for networks, paths and the record.
+        progress: As for :func:`lowland.training.open_progress`.
+        data: Folder to look for data sets in, first.
+        download: Whether a data set may be downloaded.
+        restart: Forget what lies in ``out``.
+        command: What to print for whoever wants to repeat the run.
+
+    Returns:
+        The record, also written to ``record.json``.
+
+    Raises:
+        ValueError: If a path needs at least two minima and fewer were asked for.
+        KeyboardInterrupt: After Ctrl-C, with everything finished saved.
+    """
+    settings = settings if seeds is None else replace(settings, minima=seeds)
+    if settings.minima < 2:
+        raise ValueError(f"a path needs at least 2 minima (--seeds); got {settings.minima}.")
+    out = open_folder(out, plain(settings), restart)
+    found = load(settings.data, data=data, download=download)
+    runs, curves, planes, bends, seconds = [], {}, [], [], 0.0
+    with open_progress(progress) as display:
+        for name in settings.models:
+            minima = []
+            for seed in range(settings.minima):
+                model, trained = find_minimum(name, settings, found, seed, out, display)
+                minima.append(model)
+                curves[name, seed] = trained.curve
+                seconds += trained.seconds
+            for a, b in combinations(range(settings.minima), 2):
+                pair, path = join(name, settings, found, minima, a, b, out, display)
+                pair["curves"] = [curves[name, a], curves[name, b]]
+                runs.append(pair)
+                seconds += pair["line"]["seconds"] + pair["path"]["seconds"]
+                if len(planes) < len(settings.models) and a == 0 and b == 1 and settings.plane:
+                    planes.append(plane_of(name, settings, found, minima[0], path, out))
+                    bends.append(coordinates_of(path))
+        xor = None
+        if settings.xor:
+            xor = kept(out / "xor.json", partial(measure_xor, settings.xor, display))
+    done = all(r["status"] == Status.FINISHED.name.lower() for r in runs)
+    record = Record(
+        recipe="draxler2018",
+        paper=PAPER,
+        scale=settings.scale,
+        settings=plain(settings),
+        seeds=list(range(settings.minima)),
+        runs=plain(runs),
+        claims=judge(plain(settings), plain(runs), plain(xor)),
+        figures=draw(plain(settings), plain(runs), plain(xor), plain(planes), plain(bends)),
+        environment=environment(),
+        seconds=seconds,
+        command=command,
+        status=(Status.FINISHED if done else Status.NOT_FINITE).value,
+        notes=[found.note] if found.note else [],
+    )
+    record.save(out / "record.json")
+    return record
+
+
+def losses(output: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy of each example, in nats."""
+    return cross_entropy(output, target, reduction="none")
+
+
+def batches_of(
+    settings: Settings, found: Dataset, seed: int = 0
+) -> tuple[Batches, Batches, Batches]:
+    """Training batches in an order of their own, the data as reported, and test batches."""
+    device = choose_device(settings.device)
+    mean, std = channel_statistics(found.images)
+    if settings.data == "digits":  # gray levels between 0 and 1, as everywhere else
+        mean, std = None, None
+
+    def batches(images: Tensor, labels: Tensor, size: int, **order: Any) -> Batches:
+        return Batches(images, labels, size, mean=mean, std=std, device=device, **order)
+
+    training, reading, tests = (
+        batches(
+            found.images,
+            found.labels,
+            settings.training.batch_size,
+            augment=settings.training.augment,
+            seed=seed,
+        ),
+        batches(found.images, found.labels, READ_AT_ONCE, shuffle=False),
+        batches(found.test_images, found.test_labels, READ_AT_ONCE, shuffle=False),
+    )
+    if settings.reported_examples:
+        reading = reading.subset(settings.reported_examples)
+    return training, reading, tests
+
+
+def find_minimum(
+    name: str, settings: Settings, found: Dataset, seed: int, out: Path, display: Any
+) -> tuple[nn.Module, TrainResult]:
+    """Train one network; give it and how it was trained."""
+    training = settings.training
+    batches, reading, tests = batches_of(settings, found, seed)
+    model = build(
+        name, classes=len(found.classes), in_shape=found.in_shape, seed=seed, init=training.init
+    ).to(choose_device(settings.device))
+    steps = training.epochs * len(batches)
+    milestones = [round(fraction * steps) for fraction in training.decay_at]
+    result = train(
+        model,
+        losses,
+        batches,
+        epochs=training.epochs,
+        optimizer=lambda params: SGD(params, training.learning_rate, training.momentum),
+        schedule=lambda optimizer: MultiStepLR(optimizer, milestones),
+        seed=seed,
+        out=out / "minima" / f"{name}-{seed}",
+        evaluation_batches=reading,
+        test_batches=tests,
+        evaluate_every=max(1, training.epochs // 20),
+        progress=display,
+    )
+    stop_if_interrupted(result.status)
+    result.raise_for_status()
+    return model, result
+
+
+def join(
+    name: str,
+    settings: Settings,
+    found: Dataset,
+    minima: list[nn.Module],
+    a: int,
+    b: int,
+    out: Path,
+    display: Any,
+) -> tuple[dict[str, Any], PathResult]:
+    """Find the line and the path between two minima; give the numbers and the path."""
+    batches, reading, tests = batches_of(settings, found, seed=a * settings.minima + b)
+    folder = out / "pairs" / f"{name}-{a}-{b}"
+
+    def straight() -> PathResult:
+        return linear_path(
+            minima[a],
+            losses,
+            batches,
+            minima[a],
+            minima[b],
+            samples=settings.line_samples,
+            test_batches=tests,
+            evaluation_batches=reading,
+            calibration=settings.schedule.calibration,
+            backend=settings.backend,
+        )
+
+    line = kept_path(folder / "line", straight)
+    path = find_path(
+        minima[a],
+        losses,
+        batches,
+        minima[a],
+        minima[b],
+        schedule=settings.schedule,
+        test_batches=tests,
+        evaluation_batches=reading,
+        backend=settings.backend,
+        out=folder,
+        progress=display,
+    )
+    stop_if_interrupted(path.status)
+    pair = {
+        "model": name,
+        "seeds": [a, b],
+        "status": path.status,
+        "message": path.message,
+        "params": path.path.layout.size,
+        "line": line.record(),
+        "path": path.record(),
+    }
+    return plain(pair), path
+
+
+def stop_if_interrupted(status: Status) -> None:
+    """Pass a Ctrl-C that a driver has survived on to whoever runs the recipe."""
+    if status is Status.INTERRUPTED:
+        raise KeyboardInterrupt
+
+
+def plane_of(
+    name: str, settings: Settings, found: Dataset, model: nn.Module, path: PathResult, out: Path
+) -> dict[str, Any]:
+    """The loss in the plane through the ends and the mean of a path."""
+    _, reading, _ = batches_of(settings, found)
+    return kept(
+        out / f"plane-{name}.json",
+        lambda: measure_plane(
+            model, losses, reading, path.path, resolution=settings.plane,
+            examples=settings.schedule.calibration, backend=settings.backend,
+        ),
+    )  # fmt: skip
+
+
+def coordinates_of(path: PathResult, number: int = 8) -> dict[str, Any]:
+    """How the coordinates that bend most run along a path, relative to the straight line."""
+    pivots = path.path.pivots.double().cpu()
+    steps = (pivots[1:] - pivots[:-1]).norm(dim=1).cumsum(0)
+    t = torch.cat([steps.new_zeros(1), steps / steps[-1]])
+    bend = pivots - torch.lerp(pivots[0], pivots[-1], t.unsqueeze(1))
+    most = bend.abs().amax(0).topk(min(number, bend.shape[1])).indices
+    return plain({"t": t, "bend": bend[:, most].T})
+
+
+def kept(file: Path, compute: Callable[[], Any]) -> Any:
+    """Read plain values from a file, or compute and write them."""
+    if not file.exists():
+        write_json(file, compute())
+    return read_json(file)
+
+
+def kept_path(folder: Path, compute: Callable[[], PathResult]) -> PathResult:
+    """Read a path from a folder, or compute and write it."""
+    if not (folder / "result.json").exists():
+        compute().save(folder)
+    return PathResult.load(folder)

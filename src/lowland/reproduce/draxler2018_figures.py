@@ -1,0 +1,264 @@
+"""The pictures of Draxler et al. 2018, described in plain values for the report."""
+
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["draw"]
+
+Runs = Sequence[dict[str, Any]]
+
+
+def draw(
+    settings: dict[str, Any], runs: Runs, xor: Runs | None, planes: Runs, bends: Runs
+) -> list[dict[str, Any]]:
+    """Describe all figures.
+
+    Args:
+        settings: Plain settings of the recipe.
+        runs: One dict per pair of minima.
+        xor: Results of the XOR experiment, or None.
+        planes: Loss in the plane through the first pair, one for each architecture.
+        bends: Coordinates along the first path, one for each architecture.
+
+    Returns:
+        Figures as the report reads them.
+    """
+    first = runs[0]
+    figures = [
+        line_and_path(first),
+        *(plane(planes[0], first) for _ in planes[:1]),
+        convergence(runs),
+        cycles(first),
+        errors(first),
+        training(first),
+        *(coordinates(bend, first) for bend in bends[:1]),
+        pairs(runs),
+    ]
+    return [*figures, xor_paths(xor)] if xor else figures
+
+
+def title_of(run: dict[str, Any]) -> str:
+    """Name a pair."""
+    a, b = run["seeds"]
+    return f"{run['model']}, seeds {a} and {b}"
+
+
+def lines(
+    name: str, title: str, caption: str, x: str, y: str, series: list[dict], **more: Any
+) -> dict[str, Any]:
+    """A figure of lines."""
+    figure = {
+        "kind": "lines", "id": name, "title": title, "caption": caption, "x_label": x,
+        "y_label": y, "x_log": False, "y_log": False, "series": series, "marks": [],
+    }  # fmt: skip
+    return figure | more
+
+
+def series(name: str, x: Sequence, y: Sequence, style: str = "line") -> dict[str, Any]:
+    """One line of a figure."""
+    return {"name": name, "x": list(x), "y": list(y), "style": style}
+
+
+def line_and_path(run: dict[str, Any]) -> dict[str, Any]:
+    """The straight line with its barrier, the path without one."""
+    line, path = run["line"]["profile"], run["path"]["profile"]
+    return lines(
+        "line-and-path",
+        "The straight line has a barrier, the path has none",
+        f"Training loss between two independently trained networks ({title_of(run)}). On the "
+        f"straight line it rises to {run['line']['saddle']:.3g} nats, on the path to "
+        f"{run['path']['saddle']:.3g}; the higher end has "
+        f"{max(path['train_loss'][0], path['train_loss'][-1]):.3g}.",
+        "fraction of the way from one network to the other",
+        "training loss (nats per example)",
+        [
+            series("straight line", line["t"], line["train_loss"], "dashed"),
+            series("AutoNEB path", path["t"], path["train_loss"]),
+        ],
+        y_log=True,
+    )
+
+
+def plane(values: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:
+    """Figure 1 of the paper."""
+    x, y = zip(*values["pivots"], strict=True)
+    return {
+        "kind": "heatmap",
+        "id": "plane",
+        "title": "The path goes around the hill",
+        "caption": "Training loss in the plane through both networks and the mean of the path "
+        f"({title_of(run)}). The path lies in this plane only at its ends; its pivots are drawn "
+        "where they project to, so their own loss is lower than the color under them.",
+        "x_label": "along the straight line (Euclidean distance)",
+        "y_label": "across it",
+        "x": values["x"],
+        "y": values["y"],
+        "values": values["loss"],
+        "log": True,
+        "value_label": "training loss (nats per example)",
+        "points": [
+            {"name": name, "x": x[at], "y": y[at]} for name, at in (("start", 0), ("end", -1))
+        ],
+        "paths": [
+            {"name": "straight line", "x": [x[0], x[-1]], "y": [y[0], y[-1]]},
+            {"name": "AutoNEB path", "x": list(x), "y": list(y)},
+        ],
+    }  # fmt: skip
+
+
+def convergence(runs: Runs) -> dict[str, Any]:
+    """Highest loss after every cycle."""
+    return lines(
+        "convergence",
+        "The saddle falls from cycle to cycle",
+        "Highest training loss along the path after each cycle of AutoNEB, on the fixed examples "
+        "that decide; cycle 0 is the straight line.",
+        "cycle",
+        "saddle (nats per example)",
+        [
+            series(
+                title_of(run),
+                [cycle["number"] for cycle in run["path"]["cycles"]],
+                [top(cycle["profile"]["train_loss"]) for cycle in run["path"]["cycles"]],
+            )
+            for run in runs[:6]
+        ],
+        y_log=True,
+    )
+
+
+def top(values: Sequence[float | None]) -> float | None:
+    """The largest value, None if one is missing."""
+    return None if None in values else max(value for value in values if value is not None)
+
+
+def cycles(run: dict[str, Any]) -> dict[str, Any]:
+    """Figure 4 of the paper: the loss along the path as it converges."""
+    all_cycles = run["path"]["cycles"]
+    shown = [cycle for cycle in all_cycles if cycle["number"] in (1, 4, 7)]
+    shown += [cycle for cycle in all_cycles[-1:] if cycle not in shown]
+    return lines(
+        "cycles",
+        "Loss along the path as it converges",
+        f"After some of the cycles ({title_of(run)}), on the fixed examples that decide.",
+        "fraction of the path",
+        "training loss (nats per example)",
+        [
+            series(
+                f"cycle {cycle['number']}, {cycle['pivots']} pivots",
+                cycle["profile"]["t"],
+                cycle["profile"]["train_loss"],
+            )
+            for cycle in shown
+        ],
+        y_log=True,
+    )
+
+
+def errors(run: dict[str, Any]) -> dict[str, Any]:
+    """Test error along line and path."""
+    line, path = run["line"]["profile"], run["path"]["profile"]
+
+    def percent(values: Sequence[float]) -> list[float]:
+        return [100 * value for value in values]
+
+    return lines(
+        "test-error",
+        "The test error stays flat along the path",
+        f"Test error between the two networks ({title_of(run)}).",
+        "fraction of the way from one network to the other",
+        "test error (%)",
+        [
+            series("straight line", line["t"], percent(line["test_error"]), "dashed"),
+            series("AutoNEB path", path["t"], percent(path["test_error"])),
+        ],
+    )
+
+
+def training(run: dict[str, Any]) -> dict[str, Any]:
+    """Figure 6 of the paper: when training gets below the saddle."""
+    curves = [
+        series(
+            f"training of seed {seed}",
+            [row["step"] for row in curve],
+            [row["train_loss"] for row in curve],
+        )
+        for seed, curve in zip(run["seeds"], run["curves"], strict=True)
+    ]
+    span = [row["step"] for row in (run["curves"][0][0], run["curves"][0][-1])]
+    level = series("saddle of the path", span, [run["path"]["saddle"]] * 2, "dashed")
+    return lines(
+        "training",
+        "Training gets below the saddle only late",
+        f"Training loss of the two networks ({title_of(run)}) and the saddle between them.",
+        "step",
+        "training loss (nats per example)",
+        [*curves, level],
+        y_log=True,
+    )
+
+
+def coordinates(bend: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:
+    """Figure 7 of the paper: single parameters along the path."""
+    return lines(
+        "coordinates",
+        "Single parameters bend smoothly",
+        f"The {len(bend['bend'])} parameters that leave the straight line furthest "
+        f"({title_of(run)}), as distance from it.",
+        "fraction of the path",
+        "parameter minus its value on the straight line",
+        [series(f"parameter {i + 1}", bend["t"], row) for i, row in enumerate(bend["bend"])],
+    )
+
+
+def pairs(runs: Runs) -> dict[str, Any]:
+    """All numbers of all pairs."""
+    rows = []
+    for run in runs:
+        path, line = run["path"], run["line"]
+        best = next(c for c in path["cycles"] if c["number"] == path["best_cycle"])
+        rows.append(
+            [
+                title_of(run),
+                max(path["profile"]["train_loss"][0], path["profile"]["train_loss"][-1]),
+                line["saddle"],
+                path["saddle"],
+                path["barrier_max"],
+                path["barrier_mid"],
+                path["barrier_lin"],
+                path["length_ratio"],
+                best["pivots"],
+                best["backend"],
+                path["seconds"],
+            ]
+        )
+    columns = [
+        "pair", "higher end", "line", "saddle", "barrier above the higher end",
+        "above the mean of the ends", "above interpolated losses", "length / distance", "pivots",
+        "backend", "seconds",
+    ]  # fmt: skip
+    return {
+        "kind": "table",
+        "id": "pairs",
+        "title": "Every pair",
+        "caption": "Training losses in nats per example. Three definitions of the barrier are in "
+        "use; all are given.",
+        "columns": columns,
+        "rows": rows,
+    }
+
+
+def xor_paths(xor: Runs) -> dict[str, Any]:
+    """Figure 8 of the paper as an experiment."""
+    firsts = {run["hidden"]: run for run in reversed(xor)}
+    return lines(
+        "xor",
+        "Two hidden units make a barrier, four remove it",
+        "Loss along relaxed paths between an XOR network and the same with two units swapped.",
+        "fraction of the path",
+        "loss (nats per example)",
+        [
+            series(f"{hidden} hidden units", firsts[hidden]["t"], firsts[hidden]["loss"])
+            for hidden in sorted(firsts)
+        ],
+    )
