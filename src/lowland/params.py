@@ -69,7 +69,7 @@ class Layout:
         stack = vector.shape[:-1]
         parts = vector.split(self.sizes, dim=-1)
         return {
-            name: part.view(*stack, *shape)
+            name: part.view((*stack, *shape))
             for name, part, shape in zip(self.names, parts, self.shapes, strict=True)
         }
 
@@ -168,7 +168,25 @@ def call_at(model: nn.Module, named: Mapping[str, Tensor], inputs: Any) -> Any:
     Returns:
         What the model returns.
     """
+    given = with_ties(model, named)
     if isinstance(inputs, Mapping):
-        return functional_call(model, dict(named), (), dict(inputs))
+        return functional_call(model, given, (), dict(inputs), tie_weights=False)
     arguments = tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
-    return functional_call(model, dict(named), arguments)
+    return functional_call(model, given, arguments, tie_weights=False)
+
+
+def with_ties(model: nn.Module, named: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give a tied tensor under all of its names, but a module that is there twice only once."""
+    # functional_call would do the first by itself, but it leaves a module that is there twice with
+    # the tensors it was called with (torch 2.13).
+    places: dict[int, list[str]] = {}
+    for prefix, module in model.named_modules():
+        for kind in (module.named_parameters, module.named_buffers):
+            for name, value in kind(prefix, recurse=False, remove_duplicate=False):
+                places.setdefault(id(value), []).append(name)
+    given = dict(named)
+    for names in places.values():
+        known = next((name for name in names if name in named), None) if len(names) > 1 else None
+        if known is not None:
+            given |= {name: named.get(name, named[known]) for name in names}
+    return given

@@ -38,8 +38,8 @@ def read_ends(
         What the networks of the path have in common, and the vectors of both ends.
 
     Raises:
-        ValueError: If a frozen parameter or a buffer differs between the ends, or ``batch_norm``
-            is unknown.
+        ValueError: If a frozen parameter or a buffer differs between the ends, a parameter is not
+            finite, or ``batch_norm`` is unknown.
     """
     states = [
         match_state(model, read_state(source), what)
@@ -50,6 +50,11 @@ def read_ends(
     device = next(iter(model.parameters())).device
     wide = torch.promote_types(stack.dtype, torch.float32)  # segment differences cancel
     vectors = [stack.layout.flatten(state).to(device, wide) for state in states]
+    for vector, what in zip(vectors, ("start", "end"), strict=True):
+        views = stack.layout.views(vector).items()
+        bad = [name for name, view in views if not torch.isfinite(view).all()]
+        if bad:
+            raise ValueError(f"{what} must hold finite parameters; {bad[0]} does not.")
     return stack, vectors[0], vectors[1]
 
 

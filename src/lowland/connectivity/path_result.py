@@ -112,6 +112,17 @@ class PathResult:
         """Length of the path over the distance of its ends; 1 for equal ends."""
         return self.path.length() / self.distance if self.distance else 1.0
 
+    def state_dict(self, t: float) -> dict[str, torch.Tensor]:
+        """Give the network at a fraction of the arc length.
+
+        Args:
+            t: From 0 (start) to 1 (end).
+
+        Returns:
+            What :meth:`lowland.connectivity.Path.state_dict` returns.
+        """
+        return self.path.state_dict(t)
+
     def raise_for_status(self) -> "PathResult":
         """Turn a bad outcome into an exception.
 

@@ -83,9 +83,9 @@ def mueller_brown() -> Potential:
     """Give the Mueller-Brown surface: three minima in a bent valley, two saddles between them.
 
     The minima are those of the literature, deepest first; the saddles lie between minima 1 and 2
-    (counted from 0), and between 0 and 2. Newton's method in 40 digits confirms the printed
-    values, apart from the last digits of two coordinates: ``x`` of minimum 2 is -0.0500108230
-    (printed: -0.0500108236), and ``x`` of the first saddle 0.2124865820 (printed: ...821).
+    (counted from 0), and between 0 and 2. Newton's method in 40 digits confirms what the
+    specification prints, but for ``x`` of minimum 2, -0.0500108230 (printed: -0.0500108236), and
+    one in the last digit of both coordinates of minimum 0 and of ``x`` of the first saddle.
 
     Returns:
         The potential.

@@ -307,6 +307,9 @@ def cost(settings: dict[str, Any], runs: Runs) -> Claim:
         "reported only: gradient evaluations of a path / steps of a training, same batch size",
         each(runs, samples),
         "trainings",
+        note=f"A training has {runs[0]['curves'][0][-1]['step']:,} steps here, a path "
+        f"{sum(cycle['steps'] for cycle in settings['schedule']['cycles']):,}; the paper's have "
+        "64,000 and 16,000.",
     )
 
 

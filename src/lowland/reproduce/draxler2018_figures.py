@@ -25,7 +25,7 @@ def draw(
     """
     first = runs[0]
     figures = [
-        line_and_path(first),
+        line_and_path(first, settings["schedule"]["samples"]),
         *(plane(planes[0], first) for _ in planes[:1]),
         convergence(runs),
         cycles(first),
@@ -59,9 +59,10 @@ def series(name: str, x: Sequence, y: Sequence, style: str = "line") -> dict[str
     return {"name": name, "x": list(x), "y": list(y), "style": style}
 
 
-def line_and_path(run: dict[str, Any]) -> dict[str, Any]:
-    """The straight line with its barrier, the path without one."""
+def line_and_path(run: dict[str, Any], samples: int) -> dict[str, Any]:
+    """The straight line with its barrier, the path without one, and its pivots."""
     line, path = run["line"]["profile"], run["path"]["profile"]
+    at_pivots = [path[name][:: samples + 1] for name in ("t", "train_loss")]
     return lines(
         "line-and-path",
         "The straight line has a barrier, the path has none",
@@ -74,6 +75,7 @@ def line_and_path(run: dict[str, Any]) -> dict[str, Any]:
         [
             series("straight line", line["t"], line["train_loss"], "dashed"),
             series("AutoNEB path", path["t"], path["train_loss"]),
+            series("its pivots", *at_pivots, "points"),
         ],
         y_log=True,
     )
@@ -95,6 +97,7 @@ def plane(values: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:
         "y": values["y"],
         "values": values["loss"],
         "log": True,
+        "equal": True,
         "value_label": "training loss (nats per example)",
         "points": [
             {"name": name, "x": x[at], "y": y[at]} for name, at in (("start", 0), ("end", -1))
