@@ -1,0 +1,209 @@
+"""Weights come back bit for bit from every kind of file, and misfits are told in words."""
+
+import json
+from argparse import Namespace
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from lowland.errors import CheckpointError
+from lowland.results import read_tensors
+from lowland.training import match_state, read_state, save_state
+
+
+def network(width=4):
+    torch.manual_seed(width)
+    return nn.Sequential(nn.Linear(3, width), nn.BatchNorm1d(width), nn.Linear(width, 2))
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(5, 3)
+        self.head = nn.Linear(3, 5, bias=False)
+        self.head.weight = self.embed.weight
+
+
+class Wrapped(nn.Module):
+    """A model whose names really begin with ``model.``."""
+
+    def __init__(self):
+        super().__init__()
+        self.model = network()
+
+
+def assert_equal(got, want):
+    assert list(got) == list(want)
+    assert all(torch.equal(got[name], want[name]) for name in want)
+
+
+def prefixed(state, prefix):
+    return {prefix + name: value for name, value in state.items()}
+
+
+def sharded_folder(folder, state):
+    """A Hugging Face folder with two shards and their index."""
+    folder.mkdir()
+    names = list(state)
+    parts = {"a.safetensors": names[:3], "b.safetensors": names[3:]}
+    for file, part in parts.items():
+        save_file({name: state[name] for name in part}, folder / file)
+    weight_map = {name: file for file, part in parts.items() for name in part}
+    index = {"metadata": {}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return folder
+
+
+def sources(tmp_path, state):
+    yield "state dict", state
+    yield "module", network()
+    for suffix in ("pt", "pth", "bin"):
+        torch.save(state, tmp_path / f"plain.{suffix}")
+        yield suffix, tmp_path / f"plain.{suffix}"
+    torch.save({"epoch": 3, "model": state, "args": {"lr": 0.1}}, tmp_path / "wrapped.pt")
+    yield "wrapped", str(tmp_path / "wrapped.pt")
+    lightning = {"state_dict": prefixed(state, "model."), "epoch": 1}
+    torch.save(lightning, tmp_path / "last.ckpt")
+    yield "lightning", tmp_path / "last.ckpt"
+    torch.save(prefixed(state, "module._orig_mod."), tmp_path / "compiled.pt")
+    yield "compiled and parallel", tmp_path / "compiled.pt"
+    torch.save(AveragedModel(network()).state_dict(), tmp_path / "averaged.pt")
+    yield "averaged", tmp_path / "averaged.pt"
+    yield "safetensors", save_state(tmp_path / "model.safetensors", state, {"note": "mine"})
+    yield "module as safetensors", save_state(tmp_path / "module.safetensors", network())
+    yield "folder", tmp_path
+    yield "sharded folder", sharded_folder(tmp_path / "sharded", state)
+
+
+def test_every_kind_of_source_gives_the_same_bits(tmp_path):
+    model = network()
+    state = model.state_dict()
+    for kind, source in sources(tmp_path, state):
+        found = read_state(source)
+        assert set(found) == set(state), kind
+        assert_equal(match_state(network(width=4), found), state)
+    assert read_tensors(tmp_path / "model.safetensors")[1]["note"] == "mine"
+
+
+def test_what_is_read_does_not_move_with_the_model():
+    model = network()
+    for source in (model, model.state_dict()):
+        found = read_state(source)
+        before = found["0.bias"].clone()
+        model[0].bias.data += 1
+        assert torch.equal(found["0.bias"], before)
+
+
+def test_own_prefix_is_found_again():
+    model = Wrapped()
+    matched = match_state(model, read_state(model))
+    assert_equal(matched, model.state_dict())
+    model.load_state_dict(matched)
+
+
+def test_match_follows_order_and_type_of_the_model():
+    model = network().double()
+    state = dict(reversed(network().state_dict().items()))
+    matched = match_state(model, state)
+    assert list(matched) == list(model.state_dict())
+    assert matched["0.weight"].dtype == torch.float64
+    assert matched["1.num_batches_tracked"].dtype == torch.int64
+
+
+def test_tied_weights_are_stored_once_and_come_back(tmp_path):
+    model = Tied()
+    file = save_state(tmp_path / "tied.safetensors", model)
+    assert set(read_tensors(file)[0]) == {"embed.weight"}
+    assert_equal(match_state(Tied(), read_state(file)), model.state_dict())
+
+
+@pytest.mark.parametrize("kept", ["embed.weight", "head.weight"])
+def test_tied_weights_may_come_under_one_name(kept):
+    weight = torch.rand(5, 3)
+    matched = match_state(Tied(), {kept: weight})
+    assert_equal(matched, {"embed.weight": weight, "head.weight": weight})
+
+
+def test_tied_weights_that_differ_are_refused():
+    state = {"embed.weight": torch.zeros(5, 3), "head.weight": torch.ones(5, 3)}
+    with pytest.raises(CheckpointError, match=r"head\.weight and embed\.weight are tied"):
+        match_state(Tied(), state)
+
+
+def test_views_of_one_vector_and_transposed_tensors_can_be_saved(tmp_path):
+    vector = torch.arange(12.0)
+    state = {"a": vector[:6].view(2, 3).T, "b": vector[6:], "empty": torch.zeros(0)}
+    assert_equal(read_state(save_state(tmp_path / "views.safetensors", state)), state)
+
+
+def test_misfit_is_told_in_words():
+    state = network(width=5).state_dict()
+    state["0.weigth"] = state.pop("0.weight")
+    with pytest.raises(CheckpointError) as caught:
+        match_state(network(), state, what="end")
+    text = str(caught.value)
+    assert text.startswith("end must fit the model; missing: 0.weight (near 0.weigth); ")
+    assert "unexpected: 0.weigth (near 0.weight); " in text
+    assert "of another shape: 0.bias: (5,) for (4,), 1.weight: (5,) for (4,), " in text
+    assert text.count(" for (") == 5
+    assert text.endswith(" and 1 more.")
+
+
+def test_at_most_five_names_are_listed():
+    model = nn.Sequential(*[nn.Linear(1, 1) for _ in range(6)])
+    with pytest.raises(CheckpointError, match=r"1\.bias, 2\.weight and 7 more; .* and 3 more\.$"):
+        match_state(model, {str(number): torch.ones(1) for number in range(22, 30)})
+
+
+def test_integers_do_not_pass_for_weights():
+    state = network().state_dict() | {"0.bias": torch.ones(4, dtype=torch.int64)}
+    with pytest.raises(CheckpointError, match=r"0\.bias: \(4,\) of integers for \(4,\)"):
+        match_state(network(), state)
+
+
+def broken_files(folder):
+    state = network().state_dict()
+    torch.save(state, folder / "whole.pt")
+    save_state(folder / "whole.safetensors", state)
+    for suffix in ("pt", "safetensors"):
+        data = (folder / f"whole.{suffix}").read_bytes()
+        (folder / f"half.{suffix}").write_bytes(data[: len(data) // 2])
+        (folder / f"empty.{suffix}").write_bytes(b"")
+        (folder / f"words.{suffix}").write_bytes(b"this is not a checkpoint\n" * 9)
+        for kind in ("half", "empty", "words"):
+            yield folder / f"{kind}.{suffix}"
+
+
+def test_torn_files_are_told_in_words(tmp_path):
+    for file in broken_files(tmp_path):
+        with pytest.raises(CheckpointError, match=f"{file.name} must be a whole .* truncated"):
+            read_state(file)
+
+
+def test_pickled_code_is_never_run(tmp_path):
+    torch.save({"state_dict": network().state_dict(), "args": Namespace(a=1)}, tmp_path / "a.ckpt")
+    torch.save(network(), tmp_path / "module.pt")
+    with pytest.raises(CheckpointError, match=r"argparse\.Namespace.*weights_only=True refuses"):
+        read_state(tmp_path / "a.ckpt")
+    with pytest.raises(CheckpointError, match=r"Save model\.state_dict\(\) alone"):
+        read_state(tmp_path / "module.pt")
+
+
+def test_other_sources_are_refused(tmp_path):
+    (tmp_path / "weights.npz").write_bytes(b"PK")
+    with pytest.raises(CheckpointError, match=r'one of \.safetensors.* got "weights\.npz"'):
+        read_state(tmp_path / "weights.npz")
+    with pytest.raises(CheckpointError, match="must exist"):
+        read_state(tmp_path / "nothing.pt")
+    with pytest.raises(CheckpointError, match=r"must hold one of model\.safetensors"):
+        read_state(tmp_path)
+    with pytest.raises(CheckpointError, match="got a int"):
+        read_state(3)
+    with pytest.raises(CheckpointError, match="the state dict holds also epoch"):
+        read_state({"weight": torch.ones(2), "epoch": 3})
+    torch.save([torch.ones(2)], tmp_path / "list.pt")
+    with pytest.raises(CheckpointError, match=r"list\.pt holds a list"):
+        read_state(tmp_path / "list.pt")
