@@ -187,7 +187,7 @@ def is_trapped(losses: Tensor, downhill: Tensor, grads: Tensor) -> bool:
         return False
     warnings.warn(
         "the band feels no force although its middle is higher than its ends: its start is "
-        "symmetric. Add a little noise to the interior pivots.",
+        "symmetric, or already a best path. Add a little noise to the interior pivots to tell.",
         NoEffectWarning,
         stacklevel=3,
     )
@@ -229,10 +229,12 @@ def tangents(
     Source:
         Draxler et al., ICML 2018; Henkelman and Jonsson, J. Chem. Phys. 113, 9978 (2000).
     """
-    ahead, behind = path[2:] - path[1:-1], path[1:-1] - path[:-2]
+    differences = path[1:] - path[:-1]
+    ahead, behind = differences[1:], differences[:-1]
     rising = losses[2:] > losses[:-2]
-    if kind == "paper":
-        return normalize(torch.where(rising.unsqueeze(1), ahead, behind))
+    if kind == "paper":  # a choice of rows is faster than torch.where
+        higher = torch.arange(len(rising), device=path.device) + rising
+        return normalize(differences.index_select(0, higher))
     if kind not in ("improved", "official"):
         raise ValueError(f"tangent must be 'paper', 'improved' or 'official'; got {kind!r}.")
     up, down = losses[2:] - losses[1:-1], losses[1:-1] - losses[:-2]

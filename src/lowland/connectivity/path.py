@@ -172,8 +172,10 @@ def redistribute(
     segment = torch.searchsorted(arc, wanted, right=True).sub_(1).clamp_(0, len(lengths) - 1)
     tiny = torch.finfo(lengths.dtype).tiny
     alpha = ((wanted - arc[segment]) / lengths[segment].clamp_min(tiny)).clamp_(0, 1)
-    inner = torch.lerp(path[segment], path[segment + 1], alpha.to(path.dtype).unsqueeze(1))
-    return torch.cat([path[:1], inner, path[-1:]])
+    last = segment.new_full((1,), len(path) - 1)
+    new = path.index_select(0, torch.cat([segment.new_zeros(1), segment, last]))
+    new[1:-1].lerp_(path.index_select(0, segment + 1), alpha.to(path.dtype).unsqueeze(1))
+    return new
 
 
 def points_between(

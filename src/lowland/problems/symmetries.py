@@ -11,7 +11,7 @@ __all__ = ["linear_layers", "trivial_directions"]
 
 
 def trivial_directions(
-    mlp: nn.Sequential, inputs: Float[Tensor, "examples ..."]
+    mlp: nn.Module, inputs: Float[Tensor, "examples ..."]
 ) -> Float[Tensor, "directions params"]:
     r"""List the trivial null directions of the Hessian of a ReLU network with a softmax.
 
@@ -61,7 +61,7 @@ def trivial_directions(
     return directions / torch.linalg.vector_norm(directions, dim=1, keepdim=True)
 
 
-def linear_layers(mlp: nn.Sequential) -> dict[str, nn.Linear]:
+def linear_layers(mlp: nn.Module) -> dict[str, nn.Linear]:
     """Name the linear layers of a plain ReLU network, in order.
 
     Args:
@@ -99,7 +99,7 @@ def linear_layers(mlp: nn.Sequential) -> dict[str, nn.Linear]:
 
 @torch.no_grad()
 def unused_weights(
-    mlp: nn.Sequential, layers: dict[str, nn.Linear], inputs: Tensor
+    mlp: nn.Module, layers: dict[str, nn.Linear], inputs: Tensor
 ) -> list[tuple[Bool[Tensor, "outputs inputs"], Bool[Tensor, " outputs"]]]:
     """Mark, for every linear layer, the weights and the biases that nothing depends on."""
     seen: dict[str, Tensor] = {}
