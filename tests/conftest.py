@@ -8,6 +8,19 @@ settings.register_profile("repeatable", derandomize=True, deadline=None, databas
 settings.load_profile("repeatable")
 
 
+def pytest_configure(config):
+    """Know a marker for tests that a type checker would end before they begin."""
+    config.addinivalue_line("markers", "untyped: passes arguments of a wrong type on purpose")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave them out where annotations are checked (``--jaxtyping-packages``)."""
+    if config.getoption("--jaxtyping-packages", default=None):
+        for item in items:
+            if item.get_closest_marker("untyped"):
+                item.add_marker(pytest.mark.skip(reason="annotations are checked"))
+
+
 @pytest.fixture
 def rng() -> torch.Generator:
     """Seeded source of randomness."""

@@ -47,7 +47,7 @@ class Claim:
         statement: What is claimed, in one sentence.
         paper: The paper's number, as text with its unit.
         rule: When we call it met.
-        values: Ours, one per repetition (seed, pair of minima).
+        values: Ours, one per repetition (seed, pair of minima); None where not finite.
         unit: Unit of ``values``.
         verdict: ``"met"``, ``"missed"`` or ``"not judged at this scale"``.
         note: For a miss, what we think is the cause; else anything a reader should know.
@@ -57,7 +57,7 @@ class Claim:
     statement: str
     paper: str
     rule: str
-    values: tuple[float, ...] = ()
+    values: tuple[float | None, ...] = ()
     unit: str = ""
     verdict: str = NOT_JUDGED
     note: str = ""
@@ -69,16 +69,17 @@ class Claim:
 
     @property
     def mean(self) -> float | None:
-        """Mean over the repetitions, None without any."""
-        return sum(self.values) / self.n if self.values else None
+        """Mean over the repetitions, None without any or if one is not finite."""
+        known = [value for value in self.values if value is not None]
+        return sum(known) / self.n if known and len(known) == self.n else None
 
     @property
     def std(self) -> float | None:
-        """Sample standard deviation over the repetitions, None for fewer than two."""
-        if self.n < 2:
+        """Sample standard deviation over the repetitions, None for fewer than two or no mean."""
+        mean, known = self.mean, [value for value in self.values if value is not None]
+        if mean is None or self.n < 2:
             return None
-        mean = sum(self.values) / self.n
-        return sqrt(sum((value - mean) ** 2 for value in self.values) / (self.n - 1))
+        return sqrt(sum((value - mean) ** 2 for value in known) / (self.n - 1))
 
 
 @dataclass(frozen=True)
@@ -272,8 +273,11 @@ def read_tensors(file: str | Path, device: str = "cpu") -> tuple[dict[str, Any],
         return {name: stream.get_tensor(name) for name in names}, stream.metadata() or {}
 
 
-def environment() -> dict[str, Any]:
+def environment(device: str = "cpu") -> dict[str, Any]:
     """Say on what a number was measured.
+
+    Args:
+        device: Where it was computed, as torch spells it.
 
     Returns:
         Versions, platform, processor or accelerator, threads and the commit of this library if it
@@ -284,14 +288,14 @@ def environment() -> dict[str, Any]:
 
     from lowland import __version__
 
-    cuda = torch.cuda.is_available()
+    on_cuda = device.startswith("cuda")
     return {
         "lowland": __version__,
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "numpy": numpy.__version__,
         "platform": platform.platform(),
-        "device": torch.cuda.get_device_name() if cuda else processor(),
+        "device": torch.cuda.get_device_name(device) if on_cuda else processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "commit": commit(),
@@ -313,6 +317,7 @@ def commit() -> str | None:
     here = Path(__file__).parent
     try:
         run = {"cwd": here, "capture_output": True, "text": True, "check": True, "timeout": 10}
+        subprocess.run(["git", "ls-files", "--error-unmatch", Path(__file__).name], **run)
         head = subprocess.run(["git", "rev-parse", "HEAD"], **run).stdout.strip()
         changed = subprocess.run(["git", "status", "--porcelain", "--", "."], **run).stdout
     except (OSError, subprocess.SubprocessError):
@@ -326,16 +331,16 @@ def open_folder(out: str | Path, settings: Mapping[str, Any], restart: bool = Fa
     Args:
         out: The folder.
         settings: What decides the numbers of the run.
-        restart: Forget what the folder's ``settings.json`` says, and everything saved beside it.
+        restart: Delete the folder first, if it is one of ours: one with a ``lowland.json``.
 
     Returns:
-        The folder, with the settings written to ``settings.json``.
+        The folder, with the settings written to ``lowland.json``.
 
     Raises:
         ValueError: If the folder belongs to a run with other settings.
     """
     out = Path(out)
-    file = out / "settings.json"
+    file = out / "lowland.json"
     wanted = json.loads(json.dumps(plain(settings)))
     if restart and file.exists():
         import shutil

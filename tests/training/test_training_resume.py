@@ -176,7 +176,7 @@ def test_the_two_last_states_are_kept_and_nothing_else(tmp_path):
         "metrics.jsonl",
         "model.safetensors",
         "result.json",
-        "settings.json",
+        "lowland.json",
         "state-previous.pt",
         "state.pt",
     ]

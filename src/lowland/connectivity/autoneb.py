@@ -17,7 +17,6 @@ from lowland.connectivity.band import (
     known_backend,
     usable_backend,
 )
-from lowland.connectivity.ends import Source
 from lowland.connectivity.insert import (
     Inserted,
     insert_equal,
@@ -33,9 +32,20 @@ from lowland.connectivity.stack import mode
 from lowland.connectivity.task import Task, make_task
 from lowland.errors import NoEffectWarning
 from lowland.results import Status, open_folder, plain, read_json, write_json
-from lowland.training import broadcast, generator, is_main_process, isolated_rng, open_progress
+from lowland.training import (
+    Source,
+    broadcast,
+    generator,
+    interruptible,
+    is_main_process,
+    isolated_rng,
+    open_progress,
+)
 
 __all__ = ["find_path"]
+
+# Every cycle draws its batches from epochs of its own.
+EPOCHS_APART = 2**20
 
 # Noise that frees a path from a symmetric start: its norm, in lengths of a segment.
 NOISE = 0.01
@@ -128,7 +138,7 @@ def find_path(
             before = PathResult.load(folder, device=str(task.start.device))
             if before.status is not Status.INTERRUPTED:
                 return before
-    backend = usable_backend(backend, task.stack, task.start, task.fixed[0])
+    backend = usable_backend(backend, task.stack, task.start, task.deciding[0])
     with open_progress(progress) as display:
         cycles, path, status, message = run_cycles(task, schedule, backend, folder, display)
     best = lowest(cycles)
@@ -136,18 +146,18 @@ def find_path(
     if status is not Status.INTERRUPTED:
         try:
             profile = task.measure(path, schedule.samples, best.backend, everything=True)
-        except KeyboardInterrupt:
-            status, message = Status.INTERRUPTED, "all cycles are finished."
+        except KeyboardInterrupt:  # the cycles are on disk, and so is what they ended with
+            status, message = Status.INTERRUPTED, f"all cycles are done. {message}".strip()
     result = PathResult(
-        path,
-        profile,
-        tuple(cycles),
-        best.number,
-        task.distance,
-        status,
-        message,
-        settings | {"threads": torch.get_num_threads()},
-        sum(cycle.seconds for cycle in cycles) + perf_counter() - began,
+        path=path,
+        profile=profile,
+        cycles=tuple(cycles),
+        best_cycle=best.number,
+        distance=task.distance,
+        status=status,
+        message=message,
+        settings=settings | {"threads": torch.get_num_threads()},
+        seconds=sum(cycle.seconds for cycle in cycles) + perf_counter() - began,
     )
     if folder is not None and is_main_process():
         result.save(folder)
@@ -181,10 +191,11 @@ def run_cycles(
                 bar.advance(cycle.steps)
             else:
                 try:
-                    found = run_cycle(
-                        task, schedule, number, path, cycles[-1].profile, folder, backend,
-                        bar.advance,
-                    )  # fmt: skip
+                    with interruptible() as interrupt:
+                        found = run_cycle(
+                            task, schedule, number, path, cycles[-1].profile, folder, backend,
+                            lambda wish=interrupt: go_on(bar, wish),
+                        )  # fmt: skip
                 except KeyboardInterrupt:
                     done = f"{number - 1} of {len(schedule.cycles)} cycles are finished."
                     return cycles, best, Status.INTERRUPTED, done
@@ -196,6 +207,13 @@ def run_cycles(
             if result.status is not Status.FINISHED:
                 return cycles, best, result.status, result.message
     return cycles, best, Status.FINISHED, ""
+
+
+def go_on(bar: Any, interrupt: Any) -> None:
+    """Show a step; stop after it if the user pressed Ctrl-C."""
+    bar.advance()
+    if interrupt.requested:
+        raise KeyboardInterrupt
 
 
 def straight(task: Task, schedule: Schedule, backend: str) -> CycleResult:
@@ -210,7 +228,19 @@ def straight(task: Task, schedule: Schedule, backend: str) -> CycleResult:
             )
     seconds = perf_counter() - began
     return CycleResult(
-        0, 0, (), 0, None, backend, profile, 1.0, None, False, Status.FINISHED, "", seconds
+        number=0,
+        num_pivots=0,
+        inserted=(),
+        steps=0,
+        learning_rate=None,
+        backend=backend,
+        profile=profile,
+        length_ratio=1.0,
+        force=None,
+        perturbed=False,
+        status=Status.FINISHED,
+        message="",
+        seconds=seconds,
     )
 
 
@@ -228,14 +258,19 @@ def run_cycle(
     began = perf_counter()
     cycle = schedule.cycles[number - 1]
     pivots, weights, inserted = insert(cycle, schedule, path, before)
-    with isolated_rng(task.seed, "cycle", number, batches=task.batches):
+    fresh = number * EPOCHS_APART
+    with isolated_rng(task.seed, "cycle", number, batches=task.batches, epoch=fresh):
         stream = endless(task.batches, pivots.device)
         with mode(task.stack.model, norm_trains=True):
             backend = backend_of(task, folder, number, backend, pivots, next(stream))
             stack = task.stack.with_backend(backend)
             relaxed, perturbed = relax_from(
                 task, schedule, cycle, number, pivots, weights,
-                band_of(stack, stream, shared_batch=schedule.shared_batch), on_step,
+                band_of(
+                    stack, stream, weight_decay=schedule.weight_decay,
+                    shared_batch=schedule.shared_batch,
+                ),
+                on_step,
             )  # fmt: skip
     path = task.path(relaxed.path, weights)
     profile = task.measure(path, schedule.samples, backend, everything=False)
@@ -250,19 +285,19 @@ def run_cycle(
             f"{relaxed.step}; the last good path is kept. Lower the learning rate of the schedule."
         )
     result = CycleResult(
-        number,
-        len(pivots) - 2,
-        inserted,
-        relaxed.step,
-        cycle.learning_rate,
-        backend,
-        profile,
-        path.length() / task.distance,
-        float(relaxed.force.max()),
-        perturbed,
-        status,
-        message,
-        perf_counter() - began,
+        number=number,
+        num_pivots=len(pivots) - 2,
+        inserted=inserted,
+        steps=relaxed.step,
+        learning_rate=cycle.learning_rate,
+        backend=backend,
+        profile=profile,
+        length_ratio=path.length() / task.distance,
+        force=None if relaxed.force is None else float(relaxed.force.max()),
+        perturbed=perturbed,
+        status=status,
+        message=message,
+        seconds=perf_counter() - began,
     )
     return result, path
 
@@ -293,7 +328,6 @@ def relax_from(
     settings = {
         "learning_rate": cycle.learning_rate,
         "momentum": schedule.momentum,
-        "weight_decay": schedule.weight_decay,
         "tangent": schedule.tangent,
     }
     trapped = False

@@ -21,7 +21,7 @@ from lowland.training import (
     to_device,
 )
 
-__all__ = ["band_of", "endless", "faster_backend", "usable_backend"]
+__all__ = ["band_of", "chosen_backend", "endless", "faster_backend", "usable_backend"]
 
 BACKENDS = ("auto", "vmap", "loop")
 
@@ -34,7 +34,7 @@ def endless(batches: Any, device: torch.device) -> Iterator[tuple[Any, Any]]:
         device: Where to.
 
     Yields:
-        Batches of equal size, on the device.
+        Batches on the device, none smaller than one before it unless it opens a pass.
 
     Raises:
         ValueError: If a pass is empty.
@@ -56,7 +56,11 @@ def endless(batches: Any, device: torch.device) -> Iterator[tuple[Any, Any]]:
 
 
 def band_of(
-    stack: Stack, stream: Iterator[tuple[Any, Any]], *, shared_batch: bool = True
+    stack: Stack,
+    stream: Iterator[tuple[Any, Any]],
+    *,
+    weight_decay: float = 0.0,
+    shared_batch: bool = True,
 ) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     """Make the ``loss_and_grad`` of :func:`lowland.connectivity.relax` for a network.
 
@@ -65,6 +69,8 @@ def band_of(
     Args:
         stack: What the pivots have in common. Its model must be in the mode for training.
         stream: Batches without end.
+        weight_decay: Adds ``weight_decay`` times the parameters to the gradients, not to those of
+            batch-norm statistics that move along.
         shared_batch: Whether all pivots see the same batch, so that the noise of a comparison
             between neighbors cancels. If not, every pivot draws its own and the ends are run in
             evaluation mode, as in the published code.
@@ -77,10 +83,10 @@ def band_of(
         inputs, target = next(stream)
         if stack.backend == "vmap" and not stack.statistics_move:  # two more rows cost less
             losses, grads = sharded(stack, path, inputs, target)  # than a forward pass apart
-            return losses, grads[1:-1]
+            return losses, decayed(path, grads[1:-1])
         losses, grads = sharded(stack, path[1:-1], inputs, target)
-        ends = per_example(stack, path[[0, -1]], inputs, target)[0].mean(1)
-        return torch.cat([ends[:1], losses, ends[1:]]), grads
+        ends = per_example(stack, path[:: len(path) - 1], inputs, target)[0].mean(1)
+        return torch.cat([ends[:1], losses, ends[1:]]), decayed(path, grads)
 
     def apart(path: Float[Tensor, "pivots params"]) -> tuple[Tensor, Tensor]:
         losses, grads = path.new_empty(len(path)), torch.empty_like(path[1:-1])
@@ -94,7 +100,13 @@ def band_of(
                 losses[one], grads[row - 1 : row] = losses_and_grads(
                     stack, path[one], inputs, target
                 )
-        return losses, grads
+        return losses, decayed(path, grads)
+
+    def decayed(path: Tensor, grads: Tensor) -> Tensor:
+        if weight_decay:
+            moving = slice(None, stack.params.size)
+            grads[:, moving].add_(path[1:-1, moving], alpha=weight_decay)
+        return grads
 
     return together if shared_batch else apart
 
@@ -169,16 +181,39 @@ def faster_backend(
     """Time two steps of each way to run the pivots.
 
     Args:
-        stack: What the pivots have in common. Its model must be in the mode for training.
+        stack: What the pivots have in common.
         inner: Interior pivots.
         batch: Inputs and target of one step.
 
     Returns:
-        ``"vmap"`` or ``"loop"``, the same on every process.
+        ``"vmap"`` or ``"loop"``, the same on every process; ``"loop"`` if memory is too short for
+        the other.
     """
-    with isolated_rng(0, "backend"):  # a choice that is read from disk draws nothing either
-        vmap, loop = (seconds_of(stack.with_backend(b), inner, batch) for b in ("vmap", "loop"))
+    with mode(stack.model, norm_trains=True):
+        try:
+            vmap = seconds_of(stack.with_backend("vmap"), inner, batch)
+        except torch.OutOfMemoryError:
+            vmap = float("inf")
+        loop = seconds_of(stack.with_backend("loop"), inner, batch)
     return broadcast("vmap" if vmap < loop else "loop")
+
+
+def chosen_backend(
+    backend: str, stack: Stack, rows: Float[Tensor, "rows params"], batch: tuple[Any, Any]
+) -> str:
+    """Check that the model can be run as asked, and let two timed steps decide on ``"auto"``.
+
+    Args:
+        backend: ``"auto"``, ``"vmap"`` or ``"loop"``.
+        stack: What the rows have in common.
+        rows: Parameter vectors to try.
+        batch: Inputs and target of one step.
+
+    Returns:
+        ``"vmap"`` or ``"loop"``.
+    """
+    backend = usable_backend(backend, stack, rows[0], batch)
+    return faster_backend(stack, rows, batch) if backend == "auto" else backend
 
 
 def seconds_of(stack: Stack, inner: Tensor, batch: tuple[Any, Any]) -> float:

@@ -1,7 +1,6 @@
 """The two minima of a path: read, compared, and laid out as vectors."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path as FilePath
 from typing import Any
 
 import torch
@@ -10,11 +9,9 @@ from torch import Tensor, nn
 
 from lowland.connectivity.stack import Stack, norm_layers
 from lowland.params import Layout, trainable
-from lowland.training import match_state, read_state
+from lowland.training import Source, match_state, read_state
 
-__all__ = ["Source", "make_stack", "read_ends"]
-
-Source = Mapping[str, Tensor] | nn.Module | str | FilePath
+__all__ = ["make_stack", "read_ends"]
 
 
 def read_ends(
@@ -98,15 +95,17 @@ def make_stack(
     kept = {name: first[id(value)] for name, value in every.items()}
     shapes = tuple(tuple(fixed[name].shape) for name in moments)
     aliases = tuple((name, k) for name, k in kept.items() if k in moments and name != k)
+    buffers = frozenset(dict(model.named_buffers()))
     return Stack(
         model,
         loss_fn,
         params,
-        Layout(tuple(moments), shapes, aliases),
-        norm_buffers & frozenset(dict(model.named_buffers())),
-        fixed,
-        {name: fixed[k] for name, k in kept.items() if k in fixed and name in state},
-        next(p for p in model.parameters() if p.requires_grad).dtype,
+        statistics=Layout(tuple(moments), shapes, aliases),
+        norm_buffers=norm_buffers & buffers,
+        other_buffers=buffers - norm_buffers,
+        fixed=fixed,
+        saved={name: fixed[k] for name, k in kept.items() if k in fixed and name in state},
+        dtype=next(p for p in model.parameters() if p.requires_grad).dtype,
         statistics_move=batch_norm == "interpolate" and bool(moments),
     )
 

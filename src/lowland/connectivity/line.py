@@ -1,17 +1,17 @@
 """The straight line between two minima, evaluated like any other path."""
 
 from collections.abc import Callable
+from pathlib import Path as FilePath
 from time import perf_counter
 from typing import Any
 
 from torch import Tensor, nn
 
-from lowland.connectivity.band import faster_backend, usable_backend
-from lowland.connectivity.ends import Source
+from lowland.connectivity.band import chosen_backend, known_backend
 from lowland.connectivity.path_result import PathResult
-from lowland.connectivity.stack import mode
 from lowland.connectivity.task import make_task
-from lowland.results import Status
+from lowland.results import Status, open_folder
+from lowland.training import Source, broadcast, is_main_process, open_progress
 
 __all__ = ["linear_path"]
 
@@ -30,6 +30,9 @@ def linear_path(
     calibration: int = 2000,
     backend: str = "auto",
     seed: int = 0,
+    out: str | FilePath | None = None,
+    restart: bool = False,
+    progress: Any = False,
 ) -> PathResult:
     """Evaluate the straight line between two minima.
 
@@ -50,6 +53,9 @@ def linear_path(
         calibration: Examples over which they are recomputed.
         backend: ``"vmap"``, ``"loop"`` or ``"auto"``.
         seed: Decides which examples are used where the batches draw from torch's generators.
+        out: Folder for the result; a finished one is read back.
+        restart: Forget what lies in ``out``.
+        progress: True, False, None (only on a terminal), or a running progress display.
 
     Returns:
         A path of two pivots with its profile at ``samples + 2`` points.
@@ -71,20 +77,28 @@ def linear_path(
         evaluation_batches=evaluation_batches,
         seed=seed,
     )
-    backend = usable_backend(backend, task.stack, task.start, task.fixed[0])
-    line = task.line()
-    if backend == "auto":
-        with mode(model, norm_trains=True):
-            backend = faster_backend(task.stack, line.pivots, task.fixed[0])
-    profile = task.measure(line, samples, backend, everything=True)
-    return PathResult(
-        line,
-        profile,
+    line, folder = task.line(), None
+    settings = task.fingerprint() | {"batch_norm": batch_norm, "samples": samples}
+    settings |= {"calibration": calibration, "asked": known_backend(backend)}
+    if out is not None:
+        folder = open_folder(out, settings, restart) if is_main_process() else FilePath(out)
+        if broadcast((folder / "result.json").exists()):
+            return PathResult.load(folder, device=str(task.start.device))
+    backend = chosen_backend(backend, task.stack, line.pivots, task.deciding[0])
+    with open_progress(progress) as display, display.task("straight line", 1) as bar:
+        profile = task.measure(line, samples, backend, everything=True)
+        bar.advance()
+    result = PathResult(
+        path=line,
+        profile=profile,
         cycles=(),
         best_cycle=0,
         distance=task.distance,
         status=Status.FINISHED,
         message="",
-        settings=task.fingerprint() | {"batch_norm": batch_norm, "backend": backend},
+        settings=settings | {"backend": backend},
         seconds=perf_counter() - began,
     )
+    if folder is not None and is_main_process():
+        result.save(folder)
+    return result

@@ -28,7 +28,7 @@ class Relaxed:
         path: Pivots after the last step (not redistributed once more), ends included; after a
             divergence those of the last check at which every loss was finite.
         losses: Loss at every pivot in the last step.
-        force: Norm of the force on each interior pivot in the last step.
+        force: Norm of the force on each interior pivot in the last step; None after a divergence.
         history: Loss at every pivot in every step.
         status: ``FINISHED``, or ``NOT_FINITE``.
         step: Number of steps done; after a divergence the step, from 0, of the first bad loss.
@@ -39,7 +39,7 @@ class Relaxed:
 
     path: Float[Tensor, "pivots params"]
     losses: Float[Tensor, " pivots"]
-    force: Float[Tensor, " interior"]
+    force: Float[Tensor, " interior"] | None
     history: Float[Tensor, "steps pivots"]
     status: Status
     step: int
@@ -59,6 +59,7 @@ def relax(
     tangent: str = "paper",
     project_gradient: bool = True,
     spring_constant: float | None = None,
+    climb: bool = False,
     on_step: Callable[[], None] | None = None,
 ) -> Relaxed:
     r"""Move the interior pivots down the loss, across the path only.
@@ -82,6 +83,8 @@ def relax(
         tangent: ``"paper"``, ``"improved"`` or ``"official"``, see :func:`tangents`.
         project_gradient: False gives the plain string method, for comparison.
         spring_constant: Stiffness in units of loss per squared distance; None redistributes.
+        climb: Let the highest interior pivot climb along the path to the saddle, without springs
+            on it; needs a spring constant.
         on_step: Called after every step, for progress.
 
     Returns:
@@ -94,14 +97,19 @@ def relax(
         NoEffectWarning: If the start is trapped by a symmetry.
 
     Source:
-        Draxler et al., ICML 2018, Algorithm 1, Eq. E3 to E7 and E10 of the specification.
+        Draxler et al., ICML 2018, Algorithm 1, Eq. E3 to E7 and E10 of the specification; the
+        climbing pivot is Henkelman, Uberuaga and Jonsson, J. Chem. Phys. 113, 9901 (2000).
     """
     check_arguments(path, weights, steps, learning_rate, momentum, weight_decay)
+    if climb and spring_constant is None:
+        raise ValueError(
+            "climb=True needs a spring_constant: redistribution would move the climbing pivot back."
+        )
     path = path.clone()
     good, checked = path.clone(), 0
     velocity = torch.zeros_like(path[1:-1])
     history = path.new_zeros(steps, len(path))
-    force, trapped = path.new_zeros(len(path) - 2), False
+    force, trapped = None, False
     for step in range(steps):
         if spring_constant is None:
             path = redistribute(path, weights)
@@ -118,6 +126,10 @@ def relax(
         if spring_constant is not None:
             distances = segment_lengths(path).to(path.dtype)
             pull = spring_constant * (distances[1:] - distances[:-1])
+            if climb:
+                top = losses[1:-1].argmax()
+                downhill[top] -= (grads[top] @ along[top]) * along[top]
+                pull[top] = 0
             downhill = downhill - pull.unsqueeze(1) * along
         if step == steps - 1:
             force = torch.linalg.vector_norm(downhill, dim=1)
@@ -131,7 +143,7 @@ def relax(
                 step, pivot = checked + bad[0], bad[1]
                 last = history[max(checked - 1, 0)]
                 seen = history[: step + 1]
-                return Relaxed(good, last, force, seen, Status.NOT_FINITE, step, pivot, trapped)
+                return Relaxed(good, last, None, seen, Status.NOT_FINITE, step, pivot, trapped)
             good, checked = before, step + 1
         if on_step is not None:
             on_step()

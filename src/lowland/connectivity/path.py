@@ -24,7 +24,7 @@ class Path:
             positive, sum 1.
         layout: Which parameter each coordinate is.
         fixed: The tensors of the state dict that do not move along the path: frozen parameters
-            and buffers, as at the start.
+            and buffers, as at the end it was made from.
     """
 
     pivots: Float[Tensor, "pivots params"]
@@ -70,8 +70,8 @@ class Path:
     def state_dict(self, t: float) -> dict[str, Tensor]:
         """Give the network at a fraction of the arc length.
 
-        Batch-norm statistics are those of the start: recompute them, for instance with
-        :func:`lowland.connectivity.recalibrate`, before the network is used.
+        Batch-norm statistics are those of one end, unless they moved with the path: recompute
+        them, for instance with ``torch.optim.swa_utils.update_bn``, before the network is used.
 
         Args:
             t: From 0 (start) to 1 (end).
@@ -107,7 +107,7 @@ class Path:
 
         Args:
             file: A file written by :meth:`save`.
-            device: Where to.
+            device: Where the pivots go.
 
         Returns:
             The path, bit-identical to the one saved.
@@ -115,7 +115,7 @@ class Path:
         Raises:
             ValueError: If the file holds something else.
         """
-        tensors, metadata = read_tensors(file, device)
+        tensors, metadata = read_tensors(file)
         if metadata.get("format") != "lowland path 1":
             raise ValueError(f"{file} must be a path written by Path.save; it is something else.")
         names = tuple(json.loads(metadata["names"]))
@@ -131,7 +131,7 @@ class Path:
             for name, value in tensors.items()
             if name.startswith("fixed.")
         }
-        return cls(pivots, tensors["weights"], layout, fixed)
+        return cls(pivots.to(device), tensors["weights"], layout, fixed)
 
 
 def segment_lengths(path: Float[Tensor, "pivots params"]) -> Float[Tensor, " segments"]:
@@ -168,7 +168,7 @@ def redistribute(
     """
     lengths = segment_lengths(path)
     arc = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-    wanted = arc[-1] * weights.to(lengths.dtype).cumsum(0)[:-1]
+    wanted = arc[-1] * weights.to(lengths.device, lengths.dtype).cumsum(0)[:-1]
     segment = torch.searchsorted(arc, wanted, right=True).sub_(1).clamp_(0, len(lengths) - 1)
     tiny = torch.finfo(lengths.dtype).tiny
     alpha = ((wanted - arc[segment]) / lengths[segment].clamp_min(tiny)).clamp_(0, 1)

@@ -22,14 +22,14 @@ class CycleResult:
 
     Attributes:
         number: Which cycle.
-        pivots: Interior pivots during the cycle.
+        num_pivots: Interior pivots during the cycle.
         inserted: Pivots put in before it, by their bump.
         steps: SGD steps done.
         learning_rate: Their learning rate.
         backend: How the pivots were run.
         profile: Losses along the path after it, on the fixed examples.
-        length: Length of the path after it, over the distance of the ends.
-        force: Largest norm of a force on a pivot in the last step.
+        length_ratio: Length of the path after it, over the distance of the ends.
+        force: Largest norm of a force on a pivot in the last step; None after a divergence.
         perturbed: Whether noise had to free the path from a symmetric start.
         status: ``FINISHED``, or ``NOT_FINITE``.
         message: After a divergence, what happened where.
@@ -37,13 +37,13 @@ class CycleResult:
     """
 
     number: int
-    pivots: int
+    num_pivots: int
     inserted: tuple[Inserted, ...]
     steps: int
     learning_rate: float | None
     backend: str
     profile: Profile
-    length: float
+    length_ratio: float
     force: float | None
     perturbed: bool
     status: Status
@@ -67,7 +67,8 @@ class PathResult:
 
     Attributes:
         path: The pivots.
-        profile: Losses and errors along it, on all data that was to be reported on.
+        profile: Losses and errors along it, on all data that was to be reported on; after an
+            interruption on the deciding examples only.
         cycles: How it came about, the straight line first; empty for a straight line.
         best_cycle: The cycle the path is from: the one with the lowest saddle.
         distance: Euclidean distance of the ends.

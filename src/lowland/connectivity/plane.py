@@ -8,12 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lowland.connectivity.band import faster_backend, usable_backend
+from lowland.connectivity.band import chosen_backend
 from lowland.connectivity.path import Path
-from lowland.connectivity.profile import COORDINATES_AT_ONCE, losses_at
-from lowland.connectivity.stack import mode, recalibrated
+from lowland.connectivity.profile import measure_points
 from lowland.connectivity.task import make_task
-from lowland.training import generator, isolated_rng
+from lowland.training import generator
 
 __all__ = ["Plane", "measure_plane"]
 
@@ -27,12 +26,14 @@ class Plane:
         y: Coordinates across it, towards the mean of the path.
         loss: Loss at each grid point.
         pivots: The path's pivots, projected onto the plane.
+        backend: How the networks were run.
     """
 
     x: Float[Tensor, " columns"]
     y: Float[Tensor, " rows"]
     loss: Float[Tensor, "rows columns"]
     pivots: Float[Tensor, "pivots 2"]
+    backend: str
 
 
 def measure_plane(
@@ -44,7 +45,7 @@ def measure_plane(
     resolution: int = 25,
     margin: float = 0.25,
     examples: int = 1000,
-    batch_norm: str = "recalibrate",
+    calibration: int = 2000,
     backend: str = "auto",
     seed: int = 0,
 ) -> Plane:
@@ -60,7 +61,8 @@ def measure_plane(
         resolution: Grid points in each direction.
         margin: How far the grid reaches beyond the path, as a share of its extent.
         examples: Fixed examples the loss is measured on.
-        batch_norm: As the path was found with.
+        calibration: Training examples over which batch-norm statistics are recomputed, unless
+            they are coordinates of the path.
         backend: ``"vmap"``, ``"loop"`` or ``"auto"``.
         seed: Decides which examples are used where the batches draw from torch's generators.
 
@@ -81,32 +83,35 @@ def measure_plane(
         batches,
         path.state_dict(0),
         path.state_dict(1),
-        batch_norm=batch_norm,
+        batch_norm="interpolate" if has_statistics(path) else "recalibrate",
         examples=examples,
-        calibration=examples,
+        calibration=calibration,
         test_batches=None,
         evaluation_batches=None,
         seed=seed,
     )
     if not task.distance:
         raise ValueError("the ends of the path must differ; a plane through one point has no axes.")
-    backend = usable_backend(backend, task.stack, task.start, task.fixed[0])
-    if backend == "auto":
-        with mode(model, norm_trains=True):
-            backend = faster_backend(task.stack, path.pivots, task.fixed[0])
-    stack = task.stack.with_backend(backend)
-    axes = plane_axes(path.pivots, seed)
-    pivots = (path.pivots - path.pivots[0]) @ axes.T
+    corners = path.pivots.to(task.start)
+    backend = chosen_backend(backend, task.stack, corners, task.deciding[0])
+    axes = plane_axes(corners, seed)
+    pivots = (corners - corners[0]) @ axes.T
     x, y = (grid(pivots[:, axis], resolution, margin) for axis in (0, 1))
     places = torch.cartesian_prod(y, x).flip(1)
-    rows, losses = max(1, COORDINATES_AT_ONCE // path.pivots.shape[1]), []
-    with isolated_rng(seed, "plane", batches=task.reported):
-        for part in places.split(rows):
-            points = path.pivots[0] + part @ axes
-            statistics = recalibrated(stack, points, task.calibration)
-            given = None if stack.statistics_move else statistics
-            losses.append(losses_at(stack, points, task.fixed, given)[0])
-    return Plane(x.cpu(), y.cpu(), torch.cat(losses).view(resolution, resolution), pivots.cpu())
+    ((loss, _),) = measure_points(
+        task.stack.with_backend(backend),
+        lambda rows: corners[0] + places[rows.start : rows.stop : rows.step] @ axes,
+        len(places),
+        [task.deciding],
+        calibration=task.calibration,
+        seed=seed,
+    )
+    return Plane(x.cpu(), y.cpu(), loss.view(resolution, resolution), pivots.cpu(), backend)
+
+
+def has_statistics(path: Path) -> bool:
+    """Whether batch-norm statistics are coordinates of a path."""
+    return any(name.endswith("running_mean") for name in path.layout.names)
 
 
 def plane_axes(pivots: Float[Tensor, "pivots params"], seed: int) -> Float[Tensor, "2 params"]:

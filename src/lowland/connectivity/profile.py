@@ -1,6 +1,6 @@
 """Loss and error all along a path, densely enough to say what its highest point is."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -10,9 +10,16 @@ from torch import Tensor
 
 from lowland.connectivity.path import arc_fractions, points_between
 from lowland.connectivity.stack import Stack, mode, per_example, recalibrated
-from lowland.training import all_sum, as_pair, batch_count, rank_and_world, to_device
+from lowland.training import (
+    all_sum,
+    as_pair,
+    batch_count,
+    isolated_rng,
+    rank_and_world,
+    to_device,
+)
 
-__all__ = ["Profile", "losses_at", "measure_profile"]
+__all__ = ["Profile", "measure_points", "measure_profile"]
 
 # Coordinates of evaluated points held at once, 256 MiB in float32.
 COORDINATES_AT_ONCE = 2**26
@@ -111,6 +118,7 @@ def measure_profile(
     *,
     calibration: Sequence[tuple[Any, Any]],
     test_batches: Any = None,
+    seed: int = 0,
 ) -> Profile:
     """Evaluate densely along a path, in evaluation mode.
 
@@ -121,62 +129,93 @@ def measure_profile(
         batches: Training data as it is to be reported on.
         calibration: Batches over which batch-norm statistics are recomputed at every point.
         test_batches: Test data, or None.
+        seed: Seed of what is random in the batches; every pass draws the same.
 
     Returns:
         The profile, points evenly spaced in each segment.
     """
     t = arc_fractions(path, samples)
-    rows = max(1, COORDINATES_AT_ONCE // path.shape[1])
-    found = []
-    for start in range(0, len(t), rows):
-        points = points_between(path, samples, range(start, min(start + rows, len(t))))
-        statistics = None if stack.statistics_move else recalibrated(stack, points, calibration)
-        columns = losses_at(stack, points, batches, statistics)
-        if test_batches is not None:
-            columns += losses_at(stack, points, test_batches, statistics)
-        found.append(columns)
-    joined = [None if part[0] is None else torch.cat(part) for part in zip(*found, strict=True)]
-    train_loss, *others = joined
-    assert train_loss is not None  # every chunk has losses
-    return Profile(t.double().cpu(), train_loss, *others)
+    columns = measure_points(
+        stack,
+        lambda rows: points_between(path, samples, rows),
+        len(t),
+        [batches] if test_batches is None else [batches, test_batches],
+        calibration=calibration,
+        seed=seed,
+    )
+    (train_loss, train_error), *test = columns
+    return Profile(t.cpu().double(), train_loss, train_error, *(test[0] if test else ()))
+
+
+def measure_points(
+    stack: Stack,
+    points_of: Callable[[range], Float[Tensor, "points params"]],
+    number: int,
+    data: Sequence[Any],
+    *,
+    calibration: Sequence[tuple[Any, Any]],
+    seed: int,
+) -> list[tuple[Tensor, Tensor | None]]:
+    """Mean loss and error of many networks on some data sets.
+
+    With several processes each takes every so many points.
+
+    Args:
+        stack: What the networks have in common.
+        points_of: From numbers of points to their parameter vectors.
+        number: How many points there are.
+        data: Data sets, each a re-iterable of inputs and targets.
+        calibration: Batches over which batch-norm statistics are recomputed at every point.
+        seed: Seed of what is random in the batches; every pass draws the same.
+
+    Returns:
+        For each data set the losses of all points, and their errors or None; in float64 on the
+        host.
+    """
+    rank, world = rank_and_world()
+    found = torch.zeros(len(data), 2, number, dtype=torch.float64)
+    classified = torch.zeros(len(data))
+    size = max(1, COORDINATES_AT_ONCE // stack.layout.size)
+    mine = range(rank, number, world)
+    for rows in (mine[i : i + size] for i in range(0, len(mine), size)):
+        points = points_of(rows)
+        moves = stack.statistics_move
+        statistics = {} if moves else recalibrated(stack, points, calibration)
+        for index, batches in enumerate(data):
+            with isolated_rng(seed, "evaluation", batches=batches):
+                columns = losses_at(stack, points, batches, statistics)
+            classified[index] += len(columns) == 2
+            for kind, column in enumerate(columns):
+                found[index, kind, rows.start : rows.stop : world] = column
+    device = next(stack.model.parameters()).device
+    found, classified = all_sum(found, device), all_sum(classified, device)
+    return [
+        (losses, errors if known else None)
+        for (losses, errors), known in zip(found, classified, strict=True)
+    ]
 
 
 def losses_at(
     stack: Stack,
     points: Float[Tensor, "points params"],
     batches: Any,
-    statistics: dict[str, Tensor] | None,
-) -> tuple[Tensor, Tensor | None]:
-    """Mean loss and error of every point over some batches, from sums and counts.
-
-    With several processes each takes every so many points.
-
-    Args:
-        stack: What the points have in common.
-        points: Parameter vectors.
-        batches: Re-iterable of inputs and targets.
-        statistics: Batch-norm statistics of every point, stacked.
-
-    Returns:
-        Losses, and errors or None; in float64 on the host.
-
-    Raises:
-        ValueError: If there is no batch.
-    """
-    rank, world = rank_and_world()
-    mine = slice(rank, None, world)
-    given = {name: value[mine] for name, value in (statistics or {}).items()}
-    sums, count = torch.zeros(2, len(points), dtype=torch.float64), 0
-    classifies = False
+    statistics: dict[str, Tensor],
+) -> list[Tensor]:
+    """Mean loss of every point, and its error if it classifies, from sums and counts."""
+    sums, count = [], 0
     with mode(stack.model, norm_trains=False):
         for batch in batches:
             inputs, target = to_device(as_pair(batch), points.device)
-            metrics = per_example(stack, points[mine], inputs, target, given)
+            metrics = per_example(stack, points, inputs, target, statistics)
+            added = [total(metric) for metric in metrics]
+            sums = [a + b for a, b in zip(sums, added, strict=True)] if count else added
             count += batch_count(target)
-            classifies = len(metrics) == 2
-            for total, metric in zip(sums, metrics, strict=False):
-                total[mine] += metric.double().sum(1).cpu()
     if not count:
         raise ValueError("batches must hold at least one batch; got none. Is the data set empty?")
-    sums = all_sum(sums, points.device) / count
-    return sums[0], sums[1] if classifies else None
+    return [column.cpu().double() / count for column in sums]
+
+
+def total(metric: Tensor) -> Tensor:
+    """Sum over a batch, in float64 where the device has it."""
+    wide = torch.float32 if metric.device.type == "mps" else torch.float64
+    return metric.sum(1, dtype=wide)

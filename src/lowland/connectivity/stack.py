@@ -12,7 +12,7 @@ from torch.func import vmap
 from torch.nn.modules.batchnorm import _NormBase
 
 from lowland.params import Layout, call_at
-from lowland.training import batch_count, checked_losses, mistakes
+from lowland.training import autocast, batch_count, checked_losses, device_of, mistakes
 
 __all__ = ["Stack", "losses_and_grads", "mode", "norm_layers", "per_example", "recalibrated"]
 
@@ -30,6 +30,7 @@ class Stack:
         params: Coordinates that move by their gradient: the distinct trainable parameters.
         statistics: Batch-norm running means and variances.
         norm_buffers: Names of all buffers of batch-norm layers, counters included.
+        other_buffers: Names of all other buffers.
         fixed: Values of everything that is no parameter of ``params``: frozen parameters and
             buffers, copies of the user's.
         saved: Those of them that a state dict holds, a shared one under all of its names.
@@ -45,6 +46,7 @@ class Stack:
     params: Layout
     statistics: Layout = Layout((), ())
     norm_buffers: frozenset[str] = frozenset()
+    other_buffers: frozenset[str] = frozenset()
     fixed: Mapping[str, Tensor] = field(default_factory=dict)
     saved: Mapping[str, Tensor] = field(default_factory=dict)
     dtype: torch.dtype = torch.float32
@@ -76,22 +78,25 @@ def mode(model: nn.Module, *, norm_trains: bool, momentum: float | None = None) 
     """Put a model in evaluation mode, its batch norms in training mode on request, and back.
 
     Dropout and stochastic depth are off either way: a path is relaxed on a function of the
-    parameters, not on a random one. Recurrent layers without dropout are in training mode, as
-    cuDNN refuses their backward pass otherwise.
+    parameters, not on a random one. Recurrent layers are in training mode with their dropout at
+    zero, as cuDNN refuses their backward pass otherwise. Products are in full float32.
     """
     was_training = {module: module.training for module in model.modules()}
     layers = norm_layers(model).values()
     momenta = {layer: layer.momentum for layer in layers}
+    dropouts = {m: m.dropout for m in model.modules() if isinstance(m, nn.RNNBase)}
     try:
         model.eval()
-        for module in model.modules():
-            if isinstance(module, nn.RNNBase):
-                module.training = module.dropout == 0
+        for module in dropouts:
+            module.training, module.dropout = True, 0.0
         for layer in layers:
             layer.training = norm_trains
             layer.momentum = layer.momentum if momentum is None else momentum
-        yield
+        with autocast(device_of(model), "float32"):
+            yield
     finally:
+        for module, dropout in dropouts.items():
+            module.dropout = dropout
         for module, training in was_training.items():
             module.training = training
         for layer, value in momenta.items():
@@ -118,7 +123,8 @@ def losses_and_grads(
 
     def loss(params: dict, norms: dict, fixed: dict) -> tuple[Tensor]:
         output = call_at(stack.model, params | norms | fixed, inputs)
-        return (checked_losses(stack.loss_fn, output, target).mean(),)
+        each = checked_losses(stack.loss_fn, output, target)
+        return (each.to(torch.promote_types(each.dtype, torch.float32)).mean(),)
 
     losses, grads = vectors.new_empty(len(vectors)), torch.zeros_like(vectors)
     for rows in chunks(stack, len(vectors), target):
@@ -126,12 +132,12 @@ def losses_and_grads(
         leaves = {name: view.detach().requires_grad_() for name, view in params.items()}
         (each,) = run_rows(stack, loss, leaves, norms, fixed)
         parts = torch.autograd.grad(each.sum(), list(leaves.values()), materialize_grads=True)
-        flat = [part.reshape(len(each), -1) for part in parts]
-        grads[rows, : stack.params.size] = torch.cat(flat, dim=1).to(grads.dtype)
+        flat = [part.reshape(*each.shape, -1) for part in parts]
+        torch.cat(flat, dim=-1, out=grads[rows, : stack.params.size])
         losses[rows] = each.detach().to(losses.dtype)
         if stack.statistics_move:
-            moved = [norms[name].reshape(len(each), -1) for name in stack.statistics.names]
-            vectors[rows, stack.params.size :] = torch.cat(moved, dim=1)
+            moved = [norms[name].reshape(*each.shape, -1) for name in stack.statistics.names]
+            vectors[rows, stack.params.size :] = torch.cat(moved, dim=-1)
     return losses, grads
 
 
@@ -171,7 +177,7 @@ def per_example(
 def recalibrated(
     stack: Stack, vectors: Float[Tensor, "rows params"], batches: Sequence[tuple[Any, Any]]
 ) -> dict[str, Tensor]:
-    """Batch-norm statistics of every copy, as the cumulative average over some batches.
+    """Batch-norm statistics of every copy, as the average over some batches, by their size.
 
     Args:
         stack: What the copies have in common.
@@ -182,17 +188,21 @@ def recalibrated(
         Running means and variances by name, stacked over the copies; empty without batch norm.
     """
     fresh = {
-        name: torch.zeros(len(vectors), *shape, dtype=stack.fixed[name].dtype).to(vectors.device)
+        name: torch.zeros(
+            len(vectors), *shape, dtype=stack.fixed[name].dtype, device=vectors.device
+        )
         for name, shape in zip(stack.statistics.names, stack.statistics.shapes, strict=True)
     }
 
-    for step, batch in enumerate(batches if fresh else ()):
+    seen = 0
+    for batch in batches if fresh else ():
+        seen += batch_count(batch[1])
 
         def run(params: dict, norms: dict, fixed: dict, inputs: Any = batch[0]) -> tuple[Tensor]:
             call_at(stack.model, params | norms | fixed, inputs)
             return (torch.zeros(()),)
 
-        with mode(stack.model, norm_trains=True, momentum=1 / (step + 1)):
+        with mode(stack.model, norm_trains=True, momentum=batch_count(batch[1]) / seen):
             forward_rows(stack, run, vectors, batch[1], fresh)
     return fresh
 
@@ -211,24 +221,25 @@ def forward_rows(
         given = {name: value[rows] for name, value in (statistics or {}).items()}
         params, norms, fixed = named_rows(stack, vectors[rows], given)
         found.append(run_rows(stack, run, params, norms, fixed))
-    return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
+    join = torch.cat if stack.backend == "vmap" else torch.stack
+    return tuple(join(parts) for parts in zip(*found, strict=True))
 
 
 def run_rows(
     stack: Stack, run: Callable[..., tuple[Tensor, ...]], params: dict, norms: dict, fixed: dict
 ) -> tuple[Tensor, ...]:
-    """Run all rows as one batched network, or the only row by itself."""
+    """Run some rows as one batched network, or a single row, without its axis, as it is."""
     if stack.backend == "vmap":
         return vmap(run, in_dims=(0, 0, None), randomness="same")(params, norms, fixed)
-    one = [{name: rows.squeeze(0) for name, rows in named.items()} for named in (params, norms)]
-    return tuple(part.unsqueeze(0) for part in run(*one, fixed))
+    return run(params, norms, fixed)
 
 
-def chunks(stack: Stack, rows: int, target: Any) -> Iterator[slice]:
-    """Cut rows into runs that go together: single ones for the loop."""
-    size = 1
-    if stack.backend == "vmap":
-        size = max(1, stack.examples_in_flight // batch_count(target))
+def chunks(stack: Stack, rows: int, target: Any) -> Iterator[slice | int]:
+    """Cut rows into runs that go together: slices for vmap, numbers of single rows for the loop."""
+    if stack.backend != "vmap":
+        yield from range(rows)
+        return
+    size = max(1, stack.examples_in_flight // batch_count(target))
     for start in range(0, rows, size):
         yield slice(start, min(start + size, rows))
 
@@ -236,7 +247,7 @@ def chunks(stack: Stack, rows: int, target: Any) -> Iterator[slice]:
 def named_rows(
     stack: Stack, vectors: Tensor, statistics: Mapping[str, Tensor] | None = None
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-    """Name what some rows consist of: parameters, batch-norm buffers per row, and the rest."""
+    """Name what some rows, or one, consist of: parameters, batch-norm buffers, and the rest."""
     named = stack.layout.views(vectors)
     params = {name: named[name].to(stack.dtype) for name in stack.params.names}
     norms, fixed = dict(statistics or {}), {}  # norms: copies that a forward pass may write
@@ -245,8 +256,10 @@ def named_rows(
             continue
         if name in named:
             norms[name] = named[name].to(value.dtype, copy=True)
+            if name.endswith("running_var"):  # a step may carry it below zero
+                norms[name].clamp_min_(0)
         elif name in stack.norm_buffers:
-            norms[name] = value.expand(len(vectors), *value.shape).clone()
-        else:
-            fixed[name] = value
+            norms[name] = value.expand(vectors.shape[:-1] + value.shape).clone()
+        else:  # a forward pass may write into any buffer, and no other pivot is to see it
+            fixed[name] = value.clone() if name in stack.other_buffers else value
     return params, norms, fixed

@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lowland.connectivity.ends import Source, read_ends
+from lowland.connectivity.ends import read_ends
 from lowland.connectivity.path import Path
 from lowland.connectivity.profile import Profile, measure_profile
 from lowland.connectivity.stack import Stack
-from lowland.training import as_pair, batch_count, isolated_rng, to_device
+from lowland.training import Source, as_pair, batch_count, isolated_rng, tensors_in, to_device
 
 __all__ = ["Task", "make_task"]
 
@@ -29,8 +29,9 @@ class Task:
         batches: Training batches to relax on.
         reported: Training batches that reported losses are measured on.
         test_batches: Test batches, or None.
-        fixed: The first examples of ``reported``, in memory: they decide between cycles.
-        calibration: The part of them that batch-norm statistics are recomputed on.
+        deciding: The first examples of ``reported``, in memory: they decide between cycles.
+        calibration: Examples of ``batches``, augmented as they are, in memory: batch-norm
+            statistics are recomputed on them, as those of the minima were on such examples.
         seed: Seed of the search.
     """
 
@@ -40,7 +41,7 @@ class Task:
     batches: Any
     reported: Any
     test_batches: Any
-    fixed: list[tuple[Any, Any]]
+    deciding: list[tuple[Any, Any]]
     calibration: list[tuple[Any, Any]]
     seed: int
 
@@ -58,27 +59,30 @@ class Task:
         return Path(pivots, weights, self.stack.layout, dict(self.stack.saved))
 
     def measure(self, path: Path, samples: int, backend: str, *, everything: bool) -> Profile:
-        """Evaluate a path on the fixed examples, or on everything that is to be reported."""
-        with (
-            isolated_rng(self.seed, "evaluation", batches=self.reported),
-            isolated_rng(self.seed, "evaluation", batches=self.test_batches),
-        ):
-            return measure_profile(
-                self.stack.with_backend(backend),
-                path.pivots,
-                samples,
-                self.reported if everything else self.fixed,
-                calibration=self.calibration,
-                test_batches=self.test_batches if everything else None,
-            )
+        """Evaluate a path on the deciding examples, or on everything that is to be reported."""
+        return measure_profile(
+            self.stack.with_backend(backend),
+            path.pivots,
+            samples,
+            self.reported if everything else self.deciding,
+            calibration=self.calibration,
+            test_batches=self.test_batches if everything else None,
+            seed=self.seed,
+        )
 
     def fingerprint(self) -> dict[str, Any]:
         """What tells this task from another, as plain values."""
+        loss_fn = self.stack.loss_fn
+        lengths = [length_of(data) for data in (self.batches, self.reported, self.test_batches)]
         return {
             "model": type(self.stack.model).__name__,
             "params": self.stack.params.size,
+            "loss_fn": getattr(loss_fn, "__qualname__", type(loss_fn).__name__),
             "start": digest(self.start),
             "end": digest(self.end),
+            "fixed": digest(self.stack.fixed),
+            "data": digest(self.deciding[0]),
+            "batches": lengths,
             "seed": self.seed,
         }
 
@@ -129,21 +133,21 @@ def make_task(
     reported = evaluation_batches
     if reported is None:
         reported = batches.evaluation() if hasattr(batches, "evaluation") else batches
-    chooses = (
-        reported.subset(max(examples, calibration)) if hasattr(reported, "subset") else reported
-    )
+    chooses = reported.subset(examples) if hasattr(reported, "subset") else reported
     with isolated_rng(seed, "evaluation", batches=chooses):
-        fixed = first_examples(chooses, max(examples, calibration), a.device)
+        deciding = first_examples(chooses, examples, a.device)
+    with isolated_rng(seed, "calibration", batches=batches):
+        calibrating = first_examples(batches, calibration if stack.statistics.size else 1, a.device)
     return Task(
-        stack,
-        a,
-        b,
-        batches,
-        reported,
-        test_batches,
-        first_examples(fixed, examples, a.device),
-        first_examples(fixed, calibration, a.device),
-        seed,
+        stack=stack,
+        start=a,
+        end=b,
+        batches=batches,
+        reported=reported,
+        test_batches=test_batches,
+        deciding=deciding,
+        calibration=calibrating,
+        seed=seed,
     )
 
 
@@ -173,6 +177,15 @@ def first_examples(batches: Any, number: int, device: torch.device) -> list[tupl
     return kept
 
 
-def digest(vector: Tensor) -> str:
-    """Fingerprint of a vector's bits."""
-    return hashlib.sha256(vector.detach().cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
+def length_of(batches: Any) -> int | None:
+    """Number of batches, None where it is not known."""
+    return len(batches) if hasattr(batches, "__len__") else None
+
+
+def digest(values: Any) -> str:
+    """Fingerprint of the bits of tensors, also in containers."""
+    found = hashlib.sha256()
+    for tensor in tensors_in(values):
+        whole = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+        found.update(whole.numpy().tobytes())
+    return found.hexdigest()[:16]

@@ -96,7 +96,7 @@ def xor_targets() -> Float[Tensor, " 4"]:
     Returns:
         1 where the coordinates of an input differ, else -1.
     """
-    return 2.0 * xor_data()[1] - 1.0
+    return 2 * xor_data()[1].double() - 1
 
 
 def find_xor_minimum() -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ path by AutoNEB, and judge the paper's claims on what came out.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -35,7 +35,6 @@ PAPER = {
     "year": 2018,
     "arxiv": "1803.00885",
 }
-
 
 # Images per batch where nothing is learned from them.
 READ_AT_ONCE = 500
@@ -78,27 +77,29 @@ def run(
         raise ValueError(f"a path needs at least 2 minima (--seeds); got {settings.minima}.")
     out = open_folder(out, plain(settings), restart)
     found = load(settings.data, data=data, download=download)
+    images = Images.of(settings, found)
     runs, curves, planes, bends, seconds = [], {}, [], [], 0.0
     with open_progress(progress) as display:
         for name in settings.models:
             minima = []
             for seed in range(settings.minima):
-                model, trained = find_minimum(name, settings, found, seed, out, display)
+                model, trained = find_minimum(name, settings, images, seed, out, display)
                 minima.append(model)
                 curves[name, seed] = trained.curve
                 seconds += trained.seconds
             for a, b in combinations(range(settings.minima), 2):
-                pair, path = join(name, settings, found, minima, a, b, out, display)
+                pair, path = join(name, settings, images, minima, a, b, out, display)
                 pair["curves"] = [curves[name, a], curves[name, b]]
                 runs.append(pair)
                 seconds += pair["line"]["seconds"] + pair["path"]["seconds"]
-                if len(planes) < len(settings.models) and a == 0 and b == 1 and settings.plane:
-                    planes.append(plane_of(name, settings, found, minima[0], path, out))
+                if len(runs) == 1:
                     bends.append(coordinates_of(path))
+                if len(runs) == 1 and settings.plane:
+                    planes.append(plane_of(settings, images, minima[0], path, out))
         xor = None
         if settings.xor:
             xor = kept(out / "xor.json", partial(measure_xor, settings.xor, display))
-    done = all(r["status"] == Status.FINISHED.name.lower() for r in runs)
+    done = all(pair["status"] == plain(Status.FINISHED) for pair in runs)
     record = Record(
         recipe="draxler2018",
         paper=PAPER,
@@ -108,10 +109,10 @@ def run(
         runs=plain(runs),
         claims=judge(plain(settings), plain(runs), plain(xor)),
         figures=draw(plain(settings), plain(runs), plain(xor), plain(planes), plain(bends)),
-        environment=environment(),
+        environment=environment(str(images.device)),
         seconds=seconds,
         command=command,
-        status=(Status.FINISHED if done else Status.NOT_FINITE).value,
+        status=plain(Status.FINISHED if done else Status.NOT_FINITE),
         notes=[found.note] if found.note else [],
     )
     record.save(out / "record.json")
@@ -123,43 +124,67 @@ def losses(output: Tensor, target: Tensor) -> Tensor:
     return cross_entropy(output, target, reduction="none")
 
 
-def batches_of(
-    settings: Settings, found: Dataset, seed: int = 0
-) -> tuple[Batches, Batches, Batches]:
-    """Training batches in an order of their own, the data as reported, and test batches."""
-    device = choose_device(settings.device)
-    mean, std = channel_statistics(found.images)
-    if settings.data == "digits":  # gray levels between 0 and 1, as everywhere else
-        mean, std = None, None
+@dataclass(frozen=True)
+class Images:
+    """A data set on its device, in all the ways the recipe reads it.
 
-    def batches(images: Tensor, labels: Tensor, size: int, **order: Any) -> Batches:
-        return Batches(images, labels, size, mean=mean, std=std, device=device, **order)
+    Attributes:
+        found: The data set.
+        device: Where it lies.
+        ordered: Training batches in the order of the data set.
+        reading: Training images that reported losses are measured on.
+        tests: Test images.
+        augment: What is done to training images.
+    """
 
-    training, reading, tests = (
-        batches(
-            found.images,
-            found.labels,
-            settings.training.batch_size,
-            augment=settings.training.augment,
+    found: Dataset
+    device: torch.device
+    ordered: Batches
+    reading: Batches
+    tests: Batches
+    augment: str | None
+
+    @classmethod
+    def of(cls, settings: Settings, found: Dataset) -> "Images":
+        """Put a data set on its device, normalized by channel unless it is the digits."""
+        device = choose_device(settings.device)
+        mean, std = channel_statistics(found.images)
+        if settings.data == "digits":  # gray levels between 0 and 1, as everywhere else
+            mean, std = None, None
+        ordered, tests = (
+            Batches(*pair, READ_AT_ONCE, mean=mean, std=std, shuffle=False, device=device)
+            for pair in (
+                (found.images, found.labels),
+                (found.test_images, found.test_labels),
+            )
+        )
+        some = settings.reported_examples
+        reading = ordered.subset(some) if some else ordered
+        return cls(found, device, ordered, reading, tests, settings.training.augment)
+
+    def training(self, batch_size: int, seed: int) -> Batches:
+        """Training batches in an order of their own."""
+        ordered = self.ordered
+        return Batches(
+            ordered.images,
+            ordered.labels,
+            batch_size,
+            mean=ordered.mean,
+            std=ordered.std,
+            augment=self.augment,
             seed=seed,
-        ),
-        batches(found.images, found.labels, READ_AT_ONCE, shuffle=False),
-        batches(found.test_images, found.test_labels, READ_AT_ONCE, shuffle=False),
-    )
-    if settings.reported_examples:
-        reading = reading.subset(settings.reported_examples)
-    return training, reading, tests
+        )
 
 
 def find_minimum(
-    name: str, settings: Settings, found: Dataset, seed: int, out: Path, display: Any
+    name: str, settings: Settings, images: Images, seed: int, out: Path, display: Any
 ) -> tuple[nn.Module, TrainResult]:
     """Train one network; give it and how it was trained."""
     training = settings.training
-    batches, reading, tests = batches_of(settings, found, seed)
+    batches, found = images.training(training.batch_size, seed), images.found
     model = build(
         name, classes=len(found.classes), in_shape=found.in_shape, seed=seed, init=training.init
-    ).to(choose_device(settings.device))
+    ).to(images.device)
     steps = training.epochs * len(batches)
     milestones = [round(fraction * steps) for fraction in training.decay_at]
     result = train(
@@ -171,8 +196,8 @@ def find_minimum(
         schedule=lambda optimizer: MultiStepLR(optimizer, milestones),
         seed=seed,
         out=out / "minima" / f"{name}-{seed}",
-        evaluation_batches=reading,
-        test_batches=tests,
+        evaluation_batches=images.reading,
+        test_batches=images.tests,
         evaluate_every=max(1, training.epochs // 20),
         progress=display,
     )
@@ -184,7 +209,7 @@ def find_minimum(
 def join(
     name: str,
     settings: Settings,
-    found: Dataset,
+    images: Images,
     minima: list[nn.Module],
     a: int,
     b: int,
@@ -192,24 +217,22 @@ def join(
     display: Any,
 ) -> tuple[dict[str, Any], PathResult]:
     """Find the line and the path between two minima; give the numbers and the path."""
-    batches, reading, tests = batches_of(settings, found, seed=a * settings.minima + b)
+    batches = images.training(settings.path_batch_size, seed=a * settings.minima + b)
     folder = out / "pairs" / f"{name}-{a}-{b}"
-
-    def straight() -> PathResult:
-        return linear_path(
-            minima[a],
-            losses,
-            batches,
-            minima[a],
-            minima[b],
-            samples=settings.line_samples,
-            test_batches=tests,
-            evaluation_batches=reading,
-            calibration=settings.schedule.calibration,
-            backend=settings.backend,
-        )
-
-    line = kept_path(folder / "line", straight)
+    line = linear_path(
+        minima[a],
+        losses,
+        batches,
+        minima[a],
+        minima[b],
+        samples=settings.line_samples,
+        test_batches=images.tests,
+        evaluation_batches=images.reading,
+        calibration=settings.schedule.calibration,
+        backend=settings.backend,
+        out=folder / "line",
+        progress=display,
+    )
     path = find_path(
         minima[a],
         losses,
@@ -217,8 +240,8 @@ def join(
         minima[a],
         minima[b],
         schedule=settings.schedule,
-        test_batches=tests,
-        evaluation_batches=reading,
+        test_batches=images.tests,
+        evaluation_batches=images.reading,
         backend=settings.backend,
         out=folder,
         progress=display,
@@ -243,17 +266,22 @@ def stop_if_interrupted(status: Status) -> None:
 
 
 def plane_of(
-    name: str, settings: Settings, found: Dataset, model: nn.Module, path: PathResult, out: Path
+    settings: Settings, images: Images, model: nn.Module, path: PathResult, out: Path
 ) -> dict[str, Any]:
     """The loss in the plane through the ends and the mean of a path."""
-    _, reading, _ = batches_of(settings, found)
     return kept(
-        out / f"plane-{name}.json",
+        out / "plane.json",
         lambda: measure_plane(
-            model, losses, reading, path.path, resolution=settings.plane,
-            examples=settings.schedule.calibration, backend=settings.backend,
+            model,
+            losses,
+            images.training(settings.path_batch_size, seed=0),
+            path.path,
+            resolution=settings.plane,
+            examples=settings.schedule.examples,
+            calibration=settings.schedule.calibration,
+            backend=settings.backend,
         ),
-    )  # fmt: skip
+    )
 
 
 def coordinates_of(path: PathResult, number: int = 8) -> dict[str, Any]:
@@ -271,10 +299,3 @@ def kept(file: Path, compute: Callable[[], Any]) -> Any:
     if not file.exists():
         write_json(file, compute())
     return read_json(file)
-
-
-def kept_path(folder: Path, compute: Callable[[], PathResult]) -> PathResult:
-    """Read a path from a folder, or compute and write it."""
-    if not (folder / "result.json").exists():
-        compute().save(folder)
-    return PathResult.load(folder)

@@ -279,7 +279,7 @@ def capacity(xor: Runs | None) -> Claim:
     if three:
         free = sum(run["saddle"] <= run["end"] + 1e-3 for run in three)
         note += f" With 3 units {free} of {len(three)} paths are free of a barrier."
-    judged = verdict(truths)
+    judged = verdict(truths) if two and more else NOT_JUDGED
     note += because(judged, "a path that noise sent into a bad local band; try more repetitions.")
     return Claim(
         "C10",
@@ -297,7 +297,7 @@ def cost(settings: dict[str, Any], runs: Runs) -> Claim:
     """C11: reported, not judged: the specification shows that the prose is too optimistic."""
 
     def samples(run: dict[str, Any]) -> float:
-        steps = sum(cycle["steps"] * (cycle["pivots"] + 2) for cycle in run["path"]["cycles"])
+        steps = sum(cycle["steps"] * (cycle["num_pivots"] + 2) for cycle in run["path"]["cycles"])
         return steps / run["curves"][0][-1]["step"]
 
     return Claim(

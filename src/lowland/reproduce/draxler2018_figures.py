@@ -62,7 +62,7 @@ def series(name: str, x: Sequence, y: Sequence, style: str = "line") -> dict[str
 def line_and_path(run: dict[str, Any], samples: int) -> dict[str, Any]:
     """The straight line with its barrier, the path without one, and its pivots."""
     line, path = run["line"]["profile"], run["path"]["profile"]
-    at_pivots = [path[name][:: samples + 1] for name in ("t", "train_loss")]
+    corners = slice(None, None, samples + 1)
     return lines(
         "line-and-path",
         "The straight line has a barrier, the path has none",
@@ -75,7 +75,7 @@ def line_and_path(run: dict[str, Any], samples: int) -> dict[str, Any]:
         [
             series("straight line", line["t"], line["train_loss"], "dashed"),
             series("AutoNEB path", path["t"], path["train_loss"]),
-            series("its pivots", *at_pivots, "points"),
+            series("its pivots", path["t"][corners], path["train_loss"][corners], "points"),
         ],
         y_log=True,
     )
@@ -148,7 +148,7 @@ def cycles(run: dict[str, Any]) -> dict[str, Any]:
         "training loss (nats per example)",
         [
             series(
-                f"cycle {cycle['number']}, {cycle['pivots']} pivots",
+                f"cycle {cycle['number']}, {cycle['num_pivots']} pivots",
                 cycle["profile"]["t"],
                 cycle["profile"]["train_loss"],
             )
@@ -230,7 +230,7 @@ def pairs(runs: Runs) -> dict[str, Any]:
                 path["barrier_mid"],
                 path["barrier_lin"],
                 path["length_ratio"],
-                best["pivots"],
+                best["num_pivots"],
                 best["backend"],
                 path["seconds"],
             ]

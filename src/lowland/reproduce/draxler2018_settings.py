@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from lowland.connectivity import Cycle, Schedule
-from lowland.connectivity.schedule import laptop as laptop_cycles
-from lowland.connectivity.schedule import paper as paper_cycles
+from lowland.connectivity import SCHEDULES, Cycle, Schedule
 from lowland.reproduce.draxler2018_xor import Xor
 
 __all__ = ["Settings", "Training", "settings"]
@@ -44,7 +42,8 @@ class Settings:
         minima: Networks per architecture; every two of them are a pair.
         training: How they are trained.
         schedule: How paths are found.
-        backend: How pivots are run.
+        path_batch_size: Images per batch while a path is relaxed.
+        backend: How pivots are run; a name gives the same bits on every run.
         line_samples: Points between the ends of a straight line.
         reported_examples: Training images that reported losses are measured on; None for all.
         plane: Grid points in each direction of the plane through the first path; 0 for none.
@@ -60,6 +59,7 @@ class Settings:
     minima: int
     training: Training
     schedule: Schedule
+    path_batch_size: int = 128
     backend: str = "auto"
     line_samples: int = 24
     reported_examples: int | None = None
@@ -73,9 +73,10 @@ def settings(scale: str) -> Settings:
     """The values of a scale.
 
     ``smoke`` and ``laptop`` join small perceptrons on the embedded digits: they can show C1, C2,
-    C4, C5, C6, C8 and C10. ``hour`` joins two ResNet-8 on CIFAR-10 on two cores, with about a
-    tenth of the paper's steps. ``gpu`` does the same with ResNet-20 and the paper's 14 cycles at
-    a tenth of their length. ``paper`` is one pair of the paper's ResNet-20, as published.
+    C4, C5, C6, C8 and C10. ``hour`` joins two ResNet-8 on CIFAR-10 on two cores, with a sixteenth
+    of the paper's steps. ``gpu`` does the same with ResNet-20 and the paper's 14 cycles at
+    a tenth of their length. ``paper`` is one pair of the paper's ResNet-20, with
+    the published lengths and batches.
 
     Args:
         scale: Its name.
@@ -88,40 +89,70 @@ def settings(scale: str) -> Settings:
     """
     if scale == "smoke":
         return Settings(
-            scale, "digits", ("mlp-64-32-10",), 3, Training(60, 128),
-            replace(laptop_cycles(), cycles=short_cycles(50), samples=4),
-            plane=9, xor=Xor(hidden=(2, 4), repetitions=1, steps=1500),
-        )  # fmt: skip
+            scale,
+            "digits",
+            ("mlp-64-32-10",),
+            minima=3,
+            training=Training(60, 128),
+            schedule=replace(SCHEDULES["laptop"](), cycles=short_cycles(50), samples=4),
+            backend="vmap",
+            plane=9,
+            xor=Xor(hidden=(2, 4), repetitions=3, steps=800),
+        )
     if scale == "laptop":
         return Settings(
-            scale, "digits", ("mlp-64-32-32-10",), 3, Training(60, 128), laptop_cycles(),
-            xor=Xor(hidden=(2, 3, 4), repetitions=3, steps=3000),
-        )  # fmt: skip
+            scale,
+            "digits",
+            ("mlp-64-32-32-10",),
+            minima=3,
+            training=Training(60, 128),
+            schedule=SCHEDULES["laptop"](),
+            backend="vmap",
+            xor=Xor(hidden=(2, 3, 4), repetitions=3, steps=2000),
+        )
     if scale == "hour":
+        cycles = (
+            Cycle(300, 0.1, insert="equal", count=5),
+            Cycle(300, 0.1, count=1),
+            Cycle(300, 0.01, count=1),
+            Cycle(100, 0.001, count=0),
+        )
         return Settings(
-            scale, "cifar10", ("resnet-8",), 2, Training(10, 128, augment="crop-flip"),
-            Schedule(
-                (
-                    Cycle(250, 0.1, insert="equal", count=5),
-                    Cycle(250, 0.1, count=1),
-                    Cycle(250, 0.01, count=1),
-                    Cycle(250, 0.001, count=0),
-                ),
-                samples=3, examples=1000, calibration=1000,
-            ),
-            backend="loop", line_samples=9, reported_examples=5000, plane=9, rule="cifar",
-        )  # fmt: skip
+            scale,
+            "cifar10",
+            ("resnet-8",),
+            minima=2,
+            training=Training(10, 128, augment="crop-flip"),
+            schedule=Schedule(cycles, samples=3, examples=1000),
+            backend="loop",
+            line_samples=9,
+            reported_examples=5000,
+            plane=9,
+            rule="cifar",
+        )
     if scale == "gpu":
         return Settings(
-            scale, "cifar10", ("resnet-20",), 3, Training(30, 128, augment="crop-flip"),
-            replace(laptop_cycles(), calibration=5000), rule="paper", device="auto",
-        )  # fmt: skip
+            scale,
+            "cifar10",
+            ("resnet-20",),
+            minima=3,
+            training=Training(30, 128, augment="crop-flip"),
+            schedule=replace(SCHEDULES["laptop"](), calibration=5000),
+            rule="paper",
+            device="auto",
+        )
     if scale == "paper":
-        training = Training(164, 128, augment="crop-flip", init="official")
         return Settings(
-            scale, "cifar10", ("resnet-20",), 2, training, paper_cycles(),
-            rule="paper", device="auto",
-        )  # fmt: skip
+            scale,
+            "cifar10",
+            ("resnet-20",),
+            minima=2,
+            training=Training(164, 128, augment="crop-flip", init="official"),
+            schedule=SCHEDULES["paper"](),
+            path_batch_size=512,
+            rule="paper",
+            device="auto",
+        )
     known = "'smoke', 'laptop', 'hour', 'gpu', 'paper'"
     raise ValueError(f"scale must be one of {known}; got {scale!r}.")
 

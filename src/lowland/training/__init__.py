@@ -1,6 +1,6 @@
 """Train any module on any batches; device, precision, checkpoints, processes and progress."""
 
-from lowland.training.checkpoints import match_state, read_state, save_state
+from lowland.training.checkpoints import Source, match_state, read_state, save_state
 from lowland.training.device import autocast, choose_device, distributed, to_device, use_threads
 from lowland.training.evaluate import (
     Evaluation,
@@ -11,6 +11,7 @@ from lowland.training.evaluate import (
     evaluate,
     kept_mode,
     mistakes,
+    tensors_in,
 )
 from lowland.training.interrupt import interruptible
 from lowland.training.loop import train
@@ -22,6 +23,7 @@ from lowland.training.seeds import generator, isolated_rng, seed_from
 __all__ = [
     "Evaluation",
     "Progress",
+    "Source",
     "TrainResult",
     "all_sum",
     "as_pair",
@@ -45,6 +47,7 @@ __all__ = [
     "read_state",
     "save_state",
     "seed_from",
+    "tensors_in",
     "to_device",
     "train",
     "use_threads",

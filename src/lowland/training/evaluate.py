@@ -23,6 +23,7 @@ __all__ = [
     "evaluate",
     "kept_mode",
     "mistakes",
+    "tensors_in",
 ]
 
 LossFn = Callable[[Any, Any], Tensor]
@@ -169,7 +170,14 @@ def batch_count(*values: Any) -> int:
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
-    """Go through the tensors of nested containers."""
+    """Go through the tensors of nested containers.
+
+    Args:
+        value: A tensor, or tuples, lists and mappings of tensors; anything else is passed over.
+
+    Yields:
+        The tensors.
+    """
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):

@@ -39,6 +39,12 @@ class TrainResult:
     state: Mapping[str, Any] = field(repr=False)
     average: Mapping[str, Tensor] | None = field(default=None, repr=False)
 
+    @property
+    def device(self) -> str:
+        """Where the weights lie."""
+        tensors = [value for value in self.state.values() if isinstance(value, Tensor)]
+        return str(tensors[0].device) if tensors else "cpu"
+
     def record(self) -> dict[str, Any]:
         """Give everything but the weights as plain values.
 
@@ -51,7 +57,7 @@ class TrainResult:
             "steps": self.steps,
             "seconds": self.seconds,
             "curve": self.curve,
-            "environment": environment(),
+            "environment": environment(self.device),
         }
         return plain(numbers)
 
