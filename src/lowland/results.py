@@ -365,7 +365,7 @@ def open_folder(out: str | Path, settings: Mapping[str, Any], restart: bool = Fa
 def first_difference(old: Any, new: Any, name: str = "settings") -> tuple[str, Any, Any]:
     """Find the first place where two plain values differ."""
     if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted(old.keys() | new.keys()):
+        for key in [*old, *new]:
             if old.get(key) != new.get(key):
                 inner = key if name == "settings" else f"{name}.{key}"
                 return first_difference(old.get(key), new.get(key), inner)

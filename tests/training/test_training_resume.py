@@ -173,10 +173,10 @@ def test_state_that_could_not_be_read_back_is_refused_at_once(tmp_path):
 def test_the_two_last_states_are_kept_and_nothing_else(tmp_path):
     short_run(tmp_path, save_every=0.0)
     assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "lowland.json",
         "metrics.jsonl",
         "model.safetensors",
         "result.json",
-        "lowland.json",
         "state-previous.pt",
         "state.pt",
     ]

@@ -147,7 +147,7 @@ def find_path(
         try:
             profile = task.measure(path, schedule.samples, best.backend, everything=True)
         except KeyboardInterrupt:  # the cycles are on disk, and so is what they ended with
-            status, message = Status.INTERRUPTED, f"all cycles are done. {message}".strip()
+            status, message = Status.INTERRUPTED, f"all cycles are finished. {message}".strip()
     result = PathResult(
         path=path,
         profile=profile,

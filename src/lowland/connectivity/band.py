@@ -189,7 +189,7 @@ def faster_backend(
         ``"vmap"`` or ``"loop"``, the same on every process; ``"loop"`` if memory is too short for
         the other.
     """
-    with mode(stack.model, norm_trains=True):
+    with isolated_rng(0, "backend"), mode(stack.model, norm_trains=True):
         try:
             vmap = seconds_of(stack.with_backend("vmap"), inner, batch)
         except torch.OutOfMemoryError:

@@ -103,6 +103,7 @@ def mode(model: nn.Module, *, norm_trains: bool, momentum: float | None = None) 
             layer.momentum = value
 
 
+@torch.enable_grad()  # also where the user has switched gradients off
 def losses_and_grads(
     stack: Stack, vectors: Float[Tensor, "rows params"], inputs: Any, target: Any
 ) -> tuple[Float[Tensor, " rows"], Float[Tensor, "rows params"]]:

@@ -75,6 +75,7 @@ class Task:
         loss_fn = self.stack.loss_fn
         lengths = [length_of(data) for data in (self.batches, self.reported, self.test_batches)]
         return {
+            "seed": self.seed,
             "model": type(self.stack.model).__name__,
             "params": self.stack.params.size,
             "loss_fn": getattr(loss_fn, "__qualname__", type(loss_fn).__name__),
@@ -83,7 +84,6 @@ class Task:
             "fixed": digest(self.stack.fixed),
             "data": digest(self.deciding[0]),
             "batches": lengths,
-            "seed": self.seed,
         }
 
 
@@ -179,7 +179,10 @@ def first_examples(batches: Any, number: int, device: torch.device) -> list[tupl
 
 def length_of(batches: Any) -> int | None:
     """Number of batches, None where it is not known."""
-    return len(batches) if hasattr(batches, "__len__") else None
+    try:
+        return len(batches)
+    except TypeError:  # also of a loader over a stream
+        return None
 
 
 def digest(values: Any) -> str:

@@ -1,0 +1,297 @@
+"""Every bad input of specification 8 meets a sentence: what must hold, what came, what to do."""
+
+from copy import deepcopy
+from dataclasses import replace
+from math import inf, nan
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lowland.connectivity import (
+    Cycle,
+    Schedule,
+    find_path,
+    linear_path,
+    measure_plane,
+    relax,
+    tangents,
+)
+from lowland.connectivity.neb import from_potential
+from lowland.errors import CheckpointError
+from lowland.results import Status
+from small_networks import SHORT, Tied, class_batches, losses, mlp, norm_mlp, two
+
+
+def search(make=mlp, start=None, end=None, loss_fn=losses, batches=None, **options):
+    a, b = two(make)
+    return find_path(
+        a,
+        loss_fn,
+        class_batches(4) if batches is None else batches,
+        a if start is None else start,
+        b if end is None else end,
+        **{"schedule": SHORT, "backend": "loop"} | options,
+    )
+
+
+def test_different_keys():
+    """The first five of each kind, with the nearest names."""
+    state = mlp().state_dict()
+    state["0.wieght"] = state.pop("0.weight")
+    state |= {f"extra.{i}": torch.ones(1) for i in range(6)}
+    with pytest.raises(ValueError, match="end must fit the model; missing: 0.weight") as caught:
+        search(end=state)
+    assert isinstance(caught.value, CheckpointError)
+    assert "missing: 0.weight (near 0.wieght)" in str(caught.value)
+    assert "extra.3 and 2 more" in str(caught.value)
+    assert "extra.4" not in str(caught.value)
+
+
+def test_different_shapes():
+    wider = nn.Sequential(nn.Linear(4, 7), nn.Tanh(), nn.Linear(7, 3))
+    with pytest.raises(CheckpointError, match=r"start must fit.*0.weight: \(7, 4\) for \(6, 4\)"):
+        search(start=wider)
+
+
+@pytest.mark.parametrize("name", ["weights.onnx", "weights"])
+def test_unknown_file_type(tmp_path, name):
+    (tmp_path / name).write_bytes(b"1")
+    with pytest.raises(CheckpointError, match="one of .safetensors, .pt, .*Save it with"):
+        search(start=tmp_path / name)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(CheckpointError, match=r"must exist; .*no.pt does not"):
+        search(end=tmp_path / "no.pt")
+
+
+@pytest.mark.untyped
+def test_strange_source():
+    with pytest.raises(CheckpointError, match="state dict, a module or a path; got a int"):
+        search(end=3)
+
+
+@pytest.mark.parametrize("batch_norm", ["recalibrate", "interpolate"])
+def test_equal_ends(batch_norm, recwarn):
+    """A trivial path: one point, no barrier, nothing divided by zero."""
+    model, _ = two(norm_mlp)
+    result = search(norm_mlp, model, deepcopy(model).state_dict(), batch_norm=batch_norm)
+    assert result.status is Status.FINISHED
+    assert result.message == "the ends are equal, so the path is a point."
+    assert (result.distance, result.path.length(), result.length_ratio) == (0.0, 0.0, 1.0)
+    assert result.profile.train_loss.isfinite().all()
+    loss = float(result.profile.train_loss[0])
+    assert result.saddle == pytest.approx(loss)
+    assert result.barrier_max == result.barrier_lin == pytest.approx(0, abs=1e-7)
+    assert torch.equal(result.path.at(0.5), result.path.pivots[0])
+    model.load_state_dict(result.path.state_dict(0.5))
+    line = linear_path(model, losses, class_batches(4), model, model, batch_norm=batch_norm)
+    assert (line.length_ratio, line.barrier_max) == (1.0, pytest.approx(0, abs=1e-7))
+    assert not recwarn.list
+    with pytest.raises(ValueError, match="the ends of the path must differ"):
+        measure_plane(model, losses, class_batches(4), line.path)
+
+
+@pytest.mark.parametrize(("which", "value"), [("start", nan), ("end", inf)])
+def test_non_finite_parameters(which, value):
+    state = mlp().state_dict()
+    state["2.bias"] = torch.tensor([value, 0.0, 0.0])
+    with pytest.raises(ValueError, match=f"{which} must hold finite parameters; 2.bias does not"):
+        search(**{which: state})
+
+
+@pytest.mark.parametrize("which", ["start", "end"])
+def test_non_finite_loss_at_an_end(which):
+    state = mlp().state_dict()
+    state["2.bias"] = torch.tensor([3e38, -3e38, 0.0])
+    with pytest.raises(ValueError, match=f"must have a finite loss; that of {which} is inf. Check"):
+        search(**{which: state})
+
+
+@pytest.mark.parametrize("backend", ["loop", "vmap", "auto"])
+def test_mean_reduced_loss_fn(backend):
+    sentence = r'one loss per example, shape \(8,\); got a scalar. Pass reduction="none".'
+    with pytest.raises(ValueError, match=sentence):
+        search(loss_fn=nn.functional.cross_entropy, backend=backend)
+    with pytest.raises(ValueError, match=r"shape \(8,\); got shape \(8, 3\). Average"):
+        search(loss_fn=lambda output, target: output, backend=backend)
+
+
+def test_batches_that_are_not_pairs():
+    with pytest.raises(ValueError, match=r"pairs \(inputs, target\); got a list of 3"):
+        search(batches=[[torch.ones(8, 4)] * 3])
+
+
+@pytest.mark.parametrize("which", ["batches", "evaluation_batches", "test_batches"])
+def test_empty_and_used_up_batches(which):
+    """Before anything is computed, whichever batches they are."""
+    loader = DataLoader(TensorDataset(torch.ones(3, 4), torch.ones(3)), 8, drop_last=True)
+    for empty in ([], loader):
+        with pytest.raises(ValueError, match="must hold at least one batch.*; got none"):
+            search(**{which: empty})
+    used_up = (batch for batch in class_batches(4))
+    with pytest.raises(ValueError, match="readable again.*; got a generator, .* Pass a list"):
+        search(**{which: used_up})
+    assert next(used_up) is not None
+    with pytest.raises(ValueError, match="got a map"):
+        linear_path(
+            mlp(), losses, **{"batches": class_batches(4), which: map(tuple, class_batches(4))},
+            start=mlp(), end=mlp(),
+        )  # fmt: skip
+
+
+class OnlyOnce:
+    """Batches that are used up, though they do not look it."""
+
+    def __init__(self):
+        self.source = iter(class_batches(4))
+
+    def __iter__(self):
+        return self.source
+
+
+def test_batches_that_are_used_up_unnoticed():
+    with pytest.raises(ValueError, match="got none. Pass a list or a DataLoader, which can be"):
+        search(batches=OnlyOnce())
+
+
+def test_frozen_parameters_and_buffers_that_differ():
+    """Named, five at most; batch-norm statistics may differ."""
+    a, b = two(Tied)
+    b.outer.bias.data.fill_(1.0)
+    with pytest.raises(ValueError, match="equal at both ends.*these differ: outer.bias. Call req"):
+        search(Tied, a, b)
+    a, b = two(norm_mlp)
+    for net in (a, b):
+        for i in range(7):
+            net[0].register_buffer(f"table{i}", torch.full((2,), float(net is b)))
+    with pytest.raises(ValueError, match="0.table0, .*0.table4 and 2 more. Call"):
+        find_path(a, losses, class_batches(4), a, b)
+    a, b = two(norm_mlp)
+    a.requires_grad_(requires_grad=False)
+    with pytest.raises(ValueError, match="must have a parameter that requires a gradient"):
+        find_path(a, losses, class_batches(4), a, b)
+
+
+NAMES = [
+    ({"schedule": "quick"}, "'laptop', 'paper', 'official', or a Schedule; got 'quick'"),
+    pytest.param({"schedule": 14}, "or a Schedule; got 14", marks=pytest.mark.untyped),
+    ({"tangent": "uphill"}, "tangent must be 'paper', 'improved' or 'official'; got 'uphill'"),
+    ({"batch_norm": "eval"}, "batch_norm must be 'recalibrate' or 'interpolate'; got 'eval'"),
+    ({"backend": "jit"}, "backend must be 'auto', 'vmap' or 'loop'; got 'jit'"),
+]
+
+
+@pytest.mark.parametrize(("options", "sentence"), NAMES)
+def test_unknown_names(options, sentence, tmp_path):
+    """They are refused before a folder is made for them."""
+    with pytest.raises(ValueError, match=sentence):
+        search(**options, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_unknown_names_elsewhere():
+    a, b = two(mlp)
+    for option in ({"backend": "jit"}, {"batch_norm": "eval"}):
+        with pytest.raises(ValueError, match=f"{next(iter(option))} must be .*got"):
+            linear_path(a, losses, class_batches(4), a, b, **option)
+    with pytest.raises(ValueError, match="zero or more points per segment; got -1"):
+        linear_path(a, losses, class_batches(4), a, b, samples=-1)
+    line = linear_path(a, losses, class_batches(4), a, b, samples=1)
+    with pytest.raises(ValueError, match="resolution must be at least 2 grid points; got 1"):
+        measure_plane(a, losses, class_batches(4), line.path, resolution=1)
+    with pytest.raises(ValueError, match="tangent must be"):
+        tangents(torch.ones(3, 2), torch.ones(3), "uphill")
+
+
+@pytest.mark.parametrize(
+    "bad", [{"steps": 0}, {"learning_rate": 0.0}, {"learning_rate": nan}, {"count": -1}]
+)
+def test_bad_numbers_of_a_cycle(bad):
+    with pytest.raises(ValueError, match="steps >= 1, learning_rate > 0 and count >= 0; got"):
+        Cycle(**{"steps": 1, "learning_rate": 0.1} | bad)
+    with pytest.raises(ValueError, match="insert must be 'equal' or 'highest'; got 'all'"):
+        Cycle(1, 0.1, insert="all")
+
+
+BAD_SCHEDULES = [
+    ({"cycles": ()}, "first cycle must insert at least one pivot"),
+    ({"cycles": (Cycle(1, 0.1),)}, r"insert='equal', count=3\); got"),
+    ({"cycles": (Cycle(1, 0.1, "equal", 0),)}, "at least one pivot"),
+    ({"threshold": -0.1}, "threshold must be at least 0; got -0.1"),
+    ({"threshold": nan}, "threshold must be at least 0; got nan"),
+    ({"samples": -1}, "samples must be at least 0; got -1"),
+    ({"weight_decay": -1.0}, "weight_decay must be at least 0"),
+    ({"examples": 0}, "examples must be at least 1; got 0"),
+    ({"calibration": 0}, "calibration must be at least 1; got 0"),
+    ({"momentum": 1.0}, r"momentum must lie in \[0, 1\); got 1.0"),
+    ({"tangent": "x"}, "tangent must be 'paper', 'improved' or 'official'; got 'x'"),
+    ({"batch_norm": "x"}, "batch_norm must be 'recalibrate' or 'interpolate'; got 'x'"),
+]
+
+
+@pytest.mark.parametrize(("bad", "sentence"), BAD_SCHEDULES)
+def test_bad_numbers_of_a_schedule(bad, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        replace(SHORT, **bad)
+
+
+def bowl(points):
+    return points.square().sum(1)
+
+
+BAD_BANDS = [
+    ({"path": torch.ones(2, 2), "weights": torch.ones(1)}, r"one pivot between .*\(2, 2\)"),
+    pytest.param(
+        {"path": torch.ones(4), "weights": torch.ones(3)},
+        r"got shape \(4,\). Insert pivots first",
+        marks=pytest.mark.untyped,
+    ),
+    ({"weights": torch.ones(3)}, r"a positive share for each of the 2 segments; got \[1.0, 1"),
+    ({"weights": torch.tensor([1.0, 0.0])}, r"got \[1.0, 0.0\]"),
+    ({"weights": torch.tensor([nan, 1.0])}, "a positive share"),
+    ({"steps": 0}, "steps must be at least 1; got 0"),
+    ({"learning_rate": 0.0}, "learning_rate must be positive; got 0.0"),
+    ({"learning_rate": nan}, "learning_rate must be positive; got nan"),
+    ({"momentum": 1.0}, r"momentum must lie in \[0, 1\); got 1.0"),
+    ({"weight_decay": -1.0}, "weight_decay must be zero or more; got -1.0"),
+    ({"tangent": "x"}, "tangent must be"),
+    ({"loss_and_grad": lambda p: (p[:, 0], p)}, r"of the interior ones, shape \(1, 2\); got \(3,"),
+    ({"loss_and_grad": lambda p: (p[1:, 0], p[1:-1])}, r"of all pivots, shape \(3,\)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("bad", "sentence"), BAD_BANDS)
+def test_bad_bands(bad, sentence):
+    good = {
+        "path": torch.tensor([[0.0, 1.0], [0.0, 0.0], [1.0, 0.0]]),
+        "weights": torch.full((2,), 0.5),
+        "loss_and_grad": from_potential(bowl),
+        "steps": 1,
+        "learning_rate": 0.1,
+    }
+    relax(**good)
+    with pytest.raises(ValueError, match=sentence):
+        relax(**good | bad)
+
+
+def test_flat_losses_give_no_nan():
+    """Equal neighbors, coinciding pivots: tangents stay finite, zero where there is no way."""
+    path = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 0.0], [2.0, 1.0]])
+    for kind in ("paper", "improved", "official"):
+        for losses_ in (torch.zeros(4), torch.tensor([0.0, 1.0, 1.0, 0.0])):
+            assert tangents(path, losses_, kind).isfinite().all()
+    same = torch.ones(4, 2)
+    assert tangents(same, torch.zeros(4)).eq(0).all()
+    band = relax(same, torch.full((3,), 1 / 3), from_potential(bowl), steps=3, learning_rate=0.1)
+    assert band.path.isfinite().all()
+
+
+def test_a_schedule_is_complete():
+    """The smallest one that is allowed does something."""
+    smallest = Schedule((Cycle(1, 0.1, insert="equal", count=1),), samples=0, examples=1)
+    with pytest.warns(UserWarning, match="no relaxed path was lower"):
+        result = search(schedule=smallest)
+    assert [cycle.num_pivots for cycle in result.cycles] == [0, 1]

@@ -1,0 +1,264 @@
+"""``lowland.results``: what is written is plain, finite and whole, and comes back as it was."""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass, replace
+from math import inf, nan
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lowland.results import (
+    Claim,
+    Record,
+    Status,
+    environment,
+    open_folder,
+    plain,
+    read_json,
+    read_tensors,
+    write_bytes,
+    write_json,
+    write_tensors,
+)
+
+
+@dataclass(frozen=True)
+class Pair:
+    left: object
+    right: object = None
+
+
+VALUES = [
+    (None, None),
+    (True, True),
+    (3, 3),
+    (0.5, 0.5),
+    (nan, None),
+    (-inf, None),
+    ("word", "word"),
+    (Path("a/b"), "a/b"),
+    (Status.MAX_STEPS, "max_steps"),
+    (torch.tensor([[1.0, nan], [inf, 2.0]]), [[1.0, None], [None, 2.0]]),
+    (torch.tensor(3), 3),
+    (torch.ones(2, dtype=torch.bfloat16, requires_grad=True), [1.0, 1.0]),
+    (np.array([1, 2]), [1, 2]),
+    (np.float64(nan), None),
+    (np.float32(0.5), 0.5),
+    ((1, {2.5}), [1, [2.5]]),
+    ({1: Status.FINISHED, "b": [nan]}, {"1": "finished", "b": [None]}),
+    (Pair(Pair(nan), (np.int64(1),)), {"left": {"left": None, "right": None}, "right": [1]}),
+]
+
+
+@pytest.mark.parametrize(("value", "expected"), VALUES, ids=lambda value: type(value).__name__)
+def test_plain(value, expected):
+    """Everything a result holds becomes what JSON can hold."""
+    assert plain(value) == expected
+    assert json.loads(json.dumps(plain(value), allow_nan=False)) == expected
+
+
+NUMBERS = st.floats() | st.integers() | st.none() | st.booleans() | st.text(max_size=3)
+NESTED = st.recursive(
+    NUMBERS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner)
+)
+
+
+@given(NESTED)
+def test_never_a_nan(value):
+    """JSON in the strict sense, and plain values stay as they are."""
+    once = plain(value)
+    assert json.loads(json.dumps(once, allow_nan=False)) == once
+    assert plain(once) == once
+
+
+@pytest.mark.parametrize("value", [object(), 1j, torch.ones(2, dtype=torch.complex64), Pair, b"a"])
+def test_plain_refuses_the_rest(value):
+    with pytest.raises(TypeError, match="a record holds plain values; got "):
+        plain({"value": [value]})
+
+
+def a_claim(**changes):
+    return replace(
+        Claim("C1", "Paths stay low.", "1.0", "saddle <= 3 x end", (1.0, 2.0, 4.5), "x", "met"),
+        **changes,
+    )
+
+
+def test_summary_of_a_claim():
+    assert (a_claim().n, a_claim().mean) == (3, 2.5)
+    assert a_claim().std == pytest.approx(np.std([1.0, 2.0, 4.5], ddof=1))
+    assert (a_claim(values=(1.0,)).mean, a_claim(values=(1.0,)).std) == (1.0, None)
+    assert (a_claim(values=()).mean, a_claim(values=()).n) == (None, 0)
+    assert plain(a_claim())["mean"] == 2.5
+    assert Claim("C3", "", "", "").verdict == "not judged at this scale"
+
+
+def a_record():
+    return Record(
+        recipe="draxler2018",
+        paper={"title": "Essentially No Barriers", "year": 2018},
+        scale="smoke",
+        settings={"cycles": [{"steps": 3}]},
+        seeds=[0, 1],
+        runs=[{"saddle": 0.5, "t": [0.0, None]}],
+        claims=[a_claim(), Claim("C3", "s", "p", "r")],
+        figures=[{"kind": "text", "id": "a", "title": "b", "text": "c"}],
+        environment={"torch": "2"},
+        seconds=1.5,
+        command="lowland run draxler2018",
+        notes=["A sentence."],
+    )
+
+
+def test_a_record_comes_back(tmp_path):
+    """Loaded, it equals what was saved, and saves to the same bytes."""
+    file = a_record().save(tmp_path / "new" / "record.json")
+    assert Record.load(file) == a_record()
+    again = Record.load(file).save(tmp_path / "again.json")
+    assert again.read_bytes() == file.read_bytes()
+    assert read_json(file)["claims"][0]["std"] == pytest.approx(a_claim().std)
+
+
+def test_what_is_not_finite_is_a_hole_in_a_record(tmp_path):
+    broken = replace(a_record(), runs=[{"saddle": inf}], claims=[a_claim(values=(nan, 1.0))])
+    file = broken.save(tmp_path / "record.json")
+    assert "NaN" not in file.read_text()
+    assert "Infinity" not in file.read_text()
+    loaded = Record.load(file)
+    assert loaded.runs == [{"saddle": None}]
+    assert loaded.claims[0].values == (None, 1.0)
+    assert (loaded.claims[0].mean, loaded.claims[0].std) == (None, None)
+    assert loaded.save(tmp_path / "again.json").read_bytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize("place", ["write", "fsync", "replace"])
+def test_death_while_writing(tmp_path, monkeypatch, place):
+    """Until the file is renamed, a reader finds the old content."""
+    file = write_json(tmp_path / "a.json", {"old": 1})
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    if place == "write":  # half of it is there
+        monkeypatch.setattr(os, "fsync", lambda number: os.truncate(number, 3) or die())
+    else:
+        monkeypatch.setattr(os, place, die)
+    with pytest.raises(KeyboardInterrupt):
+        write_json(file, {"new": 2})
+    assert read_json(file) == {"old": 1}
+    monkeypatch.undo()
+    write_json(file, {"new": 2})
+    assert read_json(file) == {"new": 2}
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_order_of_writing(tmp_path, monkeypatch):
+    """The content is on the disk before the name: fsync comes before the renaming."""
+    calls = []
+    for name in ("fsync", "replace"):
+        real = getattr(os, name)
+        monkeypatch.setattr(
+            os, name, lambda *args, name=name, real=real: calls.append(name) or real(*args)
+        )
+    write_bytes(tmp_path / "a", b"1")
+    assert calls == ["fsync", "replace"]
+
+
+def test_tensors_come_back(tmp_path):
+    """Bit for bit, also views, shared memory, scalars and several types."""
+    whole = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    tensors = {
+        "whole": whole,
+        "row": whole[1],
+        "transposed": whole.T,
+        "again": whole,
+        "scalar": torch.tensor(2.5, dtype=torch.float64, requires_grad=True),
+        "count": torch.tensor([1, -1]),
+        "half": whole.bfloat16(),
+        "nothing": torch.zeros(0, 3),
+    }
+    file = write_tensors(tmp_path / "a" / "t.safetensors", tensors, {"format": "1"})
+    read, metadata = read_tensors(file)
+    assert metadata == {"format": "1"}
+    assert read.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert read[name].dtype == tensor.dtype
+        assert torch.equal(read[name], tensor)
+    assert read_tensors(write_tensors(tmp_path / "b.safetensors", {"a": whole}))[1] == {}
+
+
+SETTINGS = {"seed": 0, "schedule": {"cycles": [{"steps": 3}, {"steps": 4}]}, "limit": None}
+
+
+def test_a_folder_belongs_to_its_settings(tmp_path):
+    out = open_folder(tmp_path / "a" / "run", SETTINGS)
+    (out / "cycle-01.json").write_text("1")
+    assert open_folder(str(out), {**SETTINGS, "schedule": plain(SETTINGS["schedule"])}) == out
+    assert (out / "cycle-01.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"seed": 1}, "seed = 0, now seed = 1"),
+        ({"schedule": {"cycles": [{"steps": 3}, {"steps": 5}]}}, r"schedule.cycles.1.steps = 4"),
+        ({"schedule": {"cycles": [{"steps": 3}]}}, r"schedule.cycles = \["),
+        ({"limit": 7}, "limit = None, now limit = 7"),
+        ({"new": 1}, "new = None, now new = 1"),
+    ],
+)
+def test_other_settings_are_named(tmp_path, changes, named):
+    """The first difference, with both values, and what to do."""
+    open_folder(tmp_path, SETTINGS)
+    with pytest.raises(ValueError, match=named + r".*Choose another folder, or restart"):
+        open_folder(tmp_path, SETTINGS | changes)
+
+
+def test_restart_forgets(tmp_path):
+    out = open_folder(tmp_path / "run", SETTINGS)
+    (out / "pairs").mkdir()
+    (out / "pairs" / "cycle-01.json").write_text("1")
+    other = SETTINGS | {"seed": 1}
+    open_folder(out, other, restart=True)
+    assert [file.name for file in out.iterdir()] == ["lowland.json"]
+    assert read_json(out / "lowland.json") == other
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_restart_does_not_delete_a_folder_of_somebody_else(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    open_folder(tmp_path, SETTINGS, restart=True)
+    assert (tmp_path / "thesis.tex").exists()
+
+
+def test_death_while_restarting(tmp_path, monkeypatch):
+    """Nothing of the old run is ever taken for part of the new one."""
+    out = open_folder(tmp_path / "run", SETTINGS)
+    (out / "cycle-01.json").write_text("1")
+
+    def die_half_way(folder, **_):
+        if Path(folder).exists():
+            (Path(folder) / "lowland.json").unlink()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", die_half_way)
+    with pytest.raises(KeyboardInterrupt):
+        open_folder(out, SETTINGS | {"seed": 1}, restart=True)
+    monkeypatch.undo()
+    out = open_folder(out, SETTINGS | {"seed": 1})
+    assert [file.name for file in out.iterdir()] == ["lowland.json"]
+    open_folder(out, SETTINGS, restart=True)  # what the dead one left is no obstacle
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_environment_is_plain():
+    found = environment()
+    assert plain(found) == found
+    assert found["torch"] == str(torch.__version__)
+    assert found["threads"] == torch.get_num_threads()
