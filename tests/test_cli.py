@@ -70,7 +70,7 @@ def recipe(monkeypatch, tmp_path) -> FakeRecipe:
     monkeypatch.setattr(reproduce, "RECIPES", {"fake2020": "A fake paper"})
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LOWLAND_TRACEBACK", raising=False)
-    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
     monkeypatch.setenv("COLUMNS", "100")
     return fake
 
@@ -280,12 +280,12 @@ def test_a_run_that_broke_down_is_an_error(recipe, tmp_path, capsys):
     assert main(["run", "demo", "--quiet"]) == 1
 
 
-def test_only_the_first_process_of_a_job_writes(recipe, monkeypatch, tmp_path, capsys):
-    monkeypatch.setenv("RANK", "1")
-    assert main(["run", "fake2020"]) == 0
-    assert main(["run", "demo"]) == 0
-    captured = capsys.readouterr()
-    assert captured.out + captured.err == ""
+def test_several_processes_are_refused(recipe, monkeypatch, tmp_path, capsys):
+    """They would do the same work in one folder."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name in ("fake2020", "demo"):
+        assert main(["run", name]) == 2
+        assert "a recipe runs in one process; torchrun started 2" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -71,18 +71,28 @@ def draw_report(args: Namespace) -> int:
 
 def run_recipes(args: Namespace) -> int:
     """``lowland run``: one recipe, or all of them as the demo."""
+    refuse_torchrun()
     if args.recipe == "demo":
         return run_demo(args)
     choice = choose(args, args.recipe)
     out = args.out or Path("lowland-out") / f"{choice.name}-{choice.scale}"
     record = run_one(args, choice, out, args.line)
-    if not is_follower():
-        finish(args, [record], out)
+    finish(args, [record], out)
     if interrupted(record):
         return stopped(args.line)
     if did_not_finish(record):
         return 1
     return 3 if any(claim.verdict == "missed" for claim in record.claims) else 0
+
+
+def refuse_torchrun() -> None:
+    """Refuse to do the same work in several processes, all in one folder."""
+    world = os.environ.get("WORLD_SIZE", "1")
+    if world != "1":
+        raise UsageError(
+            f"a recipe runs in one process; torchrun started {world}. Start it without torchrun; "
+            "in a script of your own, find_path shares its pivots out over an open process group."
+        )
 
 
 def run_demo(args: Namespace) -> int:
@@ -94,15 +104,14 @@ def run_demo(args: Namespace) -> int:
     out, records = args.out or Path("lowland-out") / "demo", []
     choices = [choose(args, name) for name in RECIPES]
     for number, choice in enumerate(choices, 1):
-        if not args.quiet and not is_follower():
+        if not args.quiet:
             say(f"{number} of {len(choices)}  {choice.name}: {RECIPES[choice.name]}")
         seeds = [] if args.seeds is None else ["--seeds", str(args.seeds)]
         line = shlex.join(["lowland", "run", choice.name, "--scale", choice.scale, *seeds])
         records.append(run_one(args, choice, out / choice.name, line))
         if interrupted(records[-1]):
             return stopped(args.line)
-    if not is_follower():
-        finish(args, records, out)
+    finish(args, records, out)
     # a missed claim is a result of the demo, not its failure
     return 1 if any([did_not_finish(record) for record in records]) else 0
 
@@ -178,14 +187,8 @@ def run_one(args: Namespace, choice: Choice, out: Path, line: str) -> Any:
             restart=args.restart,
             command=line,
         )
-    if not is_follower():
-        record.save(out / "record.json")
+    record.save(out / "record.json")
     return record
-
-
-def is_follower() -> bool:
-    """Whether ``torchrun`` started this process as another than the first, which writes."""
-    return os.environ.get("RANK", "0") != "0"
 
 
 def finish(args: Namespace, records: Sequence[Any], out: Path) -> None:

@@ -10,6 +10,7 @@ from torch.optim.swa_utils import update_bn
 from torch.testing import assert_close
 
 from lowland.connectivity import find_path, linear_path, measure_plane, points_between
+from lowland.connectivity.band import band_of, endless
 from lowland.connectivity.ends import make_stack
 from lowland.connectivity.stack import losses_and_grads, mode, recalibrated
 from lowland.data import Batches, load
@@ -105,6 +106,34 @@ def test_calibration_examples():
     for row, point in enumerate(points_between(line.path.pivots, 1)):
         loss, _, _ = plain_loop(model, point, line.path.layout, batches[:2], batches)
         assert line.profile.train_loss[row] == pytest.approx(loss, abs=1e-12)
+
+
+def test_statistics_come_from_training_batches():
+    """As they are relaxed on, augmentation included; losses come from the data that is reported."""
+    model, end = two(norm_mlp, float64)
+    plain, augmented = batches_for((4,)), [(2 * x + 1, y) for x, y in batches_for((4,))]
+    line = linear_path(
+        model, losses, augmented, model, end, samples=1, evaluation_batches=plain, backend="loop"
+    )
+    for row, point in enumerate(points_between(line.path.pivots, 1)):
+        loss, _, _ = plain_loop(model, point, line.path.layout, augmented, plain)
+        assert line.profile.train_loss[row] == pytest.approx(loss, abs=1e-12)
+
+
+def test_weight_decay_leaves_statistics_alone():
+    """Interpolated statistics are moved by their running average only."""
+    model, _ = two(norm_mlp, float64)
+    stack = make_stack(model, losses, model.state_dict(), batch_norm="interpolate")
+    path = stack.layout.flatten(model.state_dict()).repeat(3, 1)
+    found = []
+    for decay in (0.0, 0.5):
+        with mode(model, norm_trains=True):
+            band = band_of(stack, endless(batches_for((4,)), path.device), weight_decay=decay)
+            found.append(band(path.clone())[1])
+    views = stack.layout.views(found[1] - found[0])
+    for name, view in stack.layout.views(path[1:-1]).items():
+        moves = name not in stack.statistics.names
+        assert_close(views[name], 0.5 * view if moves else torch.zeros_like(view))
 
 
 def test_relaxing_uses_statistics_of_the_batch():

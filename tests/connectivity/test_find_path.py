@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
+from torch.utils.data import DataLoader, IterableDataset
 
 from lowland.connectivity import SCHEDULES, Cycle, Schedule, find_path, linear_path
 from lowland.errors import NoEffectWarning
@@ -253,6 +254,81 @@ def test_reported_losses_are_on_unaugmented_data():
     assert_close(
         line.profile.train_loss, by_hand(end, line.path, 2, batches, losses), rtol=1e-5, atol=1e-6
     )
+
+
+class Counted:
+    """Batches with epochs, as a distributed sampler has them."""
+
+    def __init__(self):
+        self.epoch, self.seen = 5, []
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+    def __iter__(self):
+        self.seen.append(self.epoch)
+        self.epoch += 1
+        return iter(class_batches(4))
+
+
+def test_epochs():
+    """No cycle sees an epoch of another; afterwards the user's count is as it was."""
+    model, end = two(mlp)
+    batches = Counted()
+    plain = class_batches(4)
+    find_path(
+        model, losses, batches, model, end,
+        schedule=SHORT, backend="loop", evaluation_batches=plain,
+    )  # fmt: skip
+    relaxing = batches.seen[1:]  # the first is a look at what the batches are
+    assert len(relaxing) == len({*relaxing}) >= 3
+    assert batches.epoch == 5
+
+
+class Stream(IterableDataset):
+    """Has no length, as data that is read from a network."""
+
+    def __iter__(self):
+        return iter(class_batches(4))
+
+
+def test_batches_without_a_length(tmp_path):
+    model, end = two(mlp)
+    stream = DataLoader(Stream(), batch_size=None)
+    for batches in (stream, class_batches(4)):
+        folder = tmp_path / type(batches).__name__
+        found = find_path(model, losses, batches, model, end, schedule=SHORT, out=folder)
+        assert found.settings["batches"][0] == (None if batches is stream else 3)
+        assert found.cycles[-1].number == 3
+
+
+class Scratch(nn.Module):
+    """Writes into a buffer in its forward pass, and reads what an earlier pass left there."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls += 1
+        return self.layer(x) * self.calls
+
+
+@pytest.mark.parametrize("backend", ["loop", "vmap"])
+def test_a_buffer_that_is_written_to(backend):
+    """Every network of a path starts from the user's value, which stays."""
+    model, end = two(Scratch, torch.float64)
+    batches = class_batches(4, dtype=torch.float64)
+    line = linear_path(model, losses, batches, model, end, samples=2, backend=backend)
+    model.calls.zero_()
+    expected = []
+    for state in state_dicts_along(line.path, 2):
+        model.layer.load_state_dict({n.removeprefix("layer."): v for n, v in state.items()})
+        each = [losses(model.layer(inputs), target) for inputs, target in batches]
+        expected.append(torch.cat(each).mean().detach())
+    assert_close(line.profile.train_loss, torch.stack(expected), rtol=0, atol=1e-12)
+    assert end.calls == 0
 
 
 class Wells(nn.Module):

@@ -1,6 +1,7 @@
 """A search that was killed, interrupted or torn ends with the bits of one that was not."""
 
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -139,6 +140,16 @@ def test_ctrl_c_keeps_the_finished_cycles(tmp_path, uninterrupted):
     assert files(tmp_path) == sorted(
         [*CYCLES[:2], "lowland.json", "result.json", "path.safetensors"]
     )
+    assert_same(search(tmp_path), uninterrupted)
+
+
+def test_ctrl_c_of_a_keyboard(tmp_path, uninterrupted):
+    """The signal itself: the step it falls into is finished first."""
+    handler = signal.getsignal(signal.SIGINT)
+    press = later(tmp_path, 1, lambda: signal.raise_signal(signal.SIGINT))
+    stopped = search(tmp_path, before_batch=press)
+    assert (stopped.status, len(stopped.cycles)) == (Status.INTERRUPTED, 2)
+    assert signal.getsignal(signal.SIGINT) is handler
     assert_same(search(tmp_path), uninterrupted)
 
 
