@@ -15,7 +15,7 @@ from torch import nn
 
 from lowland.connectivity import PathResult, find_path
 from lowland.data import load
-from lowland.reproduce.draxler2018 import Settings, batches_of, find_minimum, losses, settings
+from lowland.reproduce.draxler2018 import Images, Settings, find_minimum, losses, settings
 from lowland.results import environment, write_json
 
 LIMIT = 15.0  # seconds on two cores
@@ -25,12 +25,13 @@ def main() -> None:
     """Train both ends once, then search again and again, threads in turns."""
     arguments = parse()
     chosen = settings("laptop")
-    minima = train_ends(chosen)
+    images = Images.of(chosen, load(chosen.data))
+    minima = train_ends(chosen, images)
     found = {threads: [] for threads in arguments.threads}
     for _ in range(arguments.runs):
         for threads in arguments.threads:
             torch.set_num_threads(threads)
-            found[threads].append(search(chosen, minima))
+            found[threads].append(search(chosen, images, minima))
     rows, records = [], []
     for threads, runs in found.items():
         seconds = [run[0] for run in runs]
@@ -56,25 +57,31 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def train_ends(chosen: Settings) -> list[nn.Module]:
+def train_ends(chosen: Settings, images: Images) -> list[nn.Module]:
     """Train the first two networks of the recipe."""
     torch.set_num_threads(1)  # so small a network is not faster on more
-    data = load(chosen.data)
     with TemporaryDirectory() as folder:
         return [
-            find_minimum(chosen.models[0], chosen, data, seed, Path(folder), False)[0]
+            find_minimum(chosen.models[0], chosen, images, seed, Path(folder), False)[0]
             for seed in (0, 1)
         ]
 
 
-def search(chosen: Settings, minima: list[nn.Module]) -> tuple[float, PathResult]:
+def search(
+    chosen: Settings, images: Images, minima: list[nn.Module]
+) -> tuple[float, PathResult]:
     """Find the path of the recipe's first pair; give the seconds too."""
-    batches, reading, tests = batches_of(chosen, load(chosen.data), seed=1)
     began = perf_counter()
     result = find_path(
-        minima[0], losses, batches, *minima, schedule=chosen.schedule, backend=chosen.backend,
-        evaluation_batches=reading, test_batches=tests,
-    )  # fmt: skip
+        minima[0],
+        losses,
+        images.training(chosen.path_batch_size, seed=1),
+        *minima,
+        schedule=chosen.schedule,
+        backend=chosen.backend,
+        evaluation_batches=images.reading,
+        test_batches=images.tests,
+    )
     return perf_counter() - began, result
 
 

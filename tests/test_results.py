@@ -216,8 +216,17 @@ def test_a_folder_belongs_to_its_settings(tmp_path):
 def test_other_settings_are_named(tmp_path, changes, named):
     """The first difference, with both values, and what to do."""
     open_folder(tmp_path, SETTINGS)
+    (tmp_path / "cycle-01.json").write_text("1")
     with pytest.raises(ValueError, match=named + r".*Choose another folder, or restart"):
         open_folder(tmp_path, SETTINGS | changes)
+
+
+def test_a_folder_without_results_takes_other_settings(tmp_path):
+    """A command that failed at once must not lock its folder for the corrected one."""
+    open_folder(tmp_path, SETTINGS)
+    other = SETTINGS | {"seed": 1}
+    open_folder(tmp_path, other)
+    assert read_json(tmp_path / "lowland.json") == other
 
 
 def test_restart_forgets(tmp_path):

@@ -11,6 +11,8 @@ from math import isfinite, sqrt
 from pathlib import Path
 from typing import Any
 
+from lowland.errors import CheckpointError
+
 __all__ = [
     "Claim",
     "Record",
@@ -227,8 +229,14 @@ def read_json(file: str | Path) -> Any:
 
     Returns:
         Its value.
+
+    Raises:
+        ValueError: If the file is damaged.
     """
-    return json.loads(Path(file).read_text())
+    try:
+        return json.loads(Path(file).read_text())
+    except ValueError as error:
+        raise ValueError(f"{file} must hold JSON; it is damaged ({error}). Delete it.") from error
 
 
 def write_tensors(
@@ -265,12 +273,20 @@ def read_tensors(file: str | Path, device: str = "cpu") -> tuple[dict[str, Any],
 
     Returns:
         Tensors by name, and the metadata.
-    """
-    from safetensors import safe_open
 
-    with safe_open(str(file), framework="pt", device=device) as stream:
-        names = stream.keys()
-        return {name: stream.get_tensor(name) for name in names}, stream.metadata() or {}
+    Raises:
+        CheckpointError: If the file is damaged, or of another kind.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(file), framework="pt", device=device) as stream:
+            names = stream.keys()
+            return {name: stream.get_tensor(name) for name in names}, stream.metadata() or {}
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{file} must be a .safetensors file; it is damaged or of another kind ({error})."
+        ) from error
 
 
 def environment(device: str = "cpu") -> dict[str, Any]:
@@ -351,13 +367,14 @@ def open_folder(out: str | Path, settings: Mapping[str, Any], restart: bool = Fa
         shutil.rmtree(old)
     if file.exists():
         found = read_json(file)
-        if found != wanted:
+        if found != wanted and any(other != file for other in out.iterdir()):
             name, old, new = first_difference(found, wanted)
             raise ValueError(
                 f"{out} must belong to the run that continues in it; it was made with "
                 f"{name} = {old}, now {name} = {new}. Choose another folder, or restart."
             )
-        return out
+        if found == wanted:
+            return out
     write_json(file, wanted)
     return out
 

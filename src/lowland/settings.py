@@ -45,6 +45,8 @@ def apply_settings(settings: T, changes: Sequence[str]) -> T:
 def put(value: Any, kind: Any, parts: list[str], text: str, name: str, root: Any) -> Any:
     """A copy of ``value`` in which the part that ``parts`` leads to is read from ``text``."""
     if not parts:
+        if text.lower() == "none" and type(None) in options(kind):
+            return None
         if is_dataclass(value) or holds_dataclasses(value):
             raise ValueError(
                 f"{name} is a group of settings; name one of them: "

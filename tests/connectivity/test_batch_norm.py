@@ -9,7 +9,13 @@ from torch import float64, nn
 from torch.optim.swa_utils import update_bn
 from torch.testing import assert_close
 
-from lowland.connectivity import find_path, linear_path, measure_plane, points_between
+from lowland.connectivity import (
+    find_path,
+    linear_path,
+    measure_plane,
+    points_between,
+    recalibrate,
+)
 from lowland.connectivity.band import band_of, endless
 from lowland.connectivity.ends import make_stack
 from lowland.connectivity.stack import losses_and_grads, mode, recalibrated
@@ -215,10 +221,33 @@ def test_counters_and_buffers_of_the_user(batch_norm, backend):
     for net, state in zip((model, end), before, strict=True):
         assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
     assert not any("num_batches" in name for name in result.path.layout.names)
-    counters = [v for n, v in result.path.state_dict(1).items() if n.endswith("tracked")]
-    assert [int(counter) for counter in counters] == [17, 17]
     moving = [name for name in result.path.layout.names if "running" in name]
     assert len(moving) == (4 if batch_norm == "interpolate" else 0)
+    for t, state in ((0, before[0]), (1, before[1])):  # at its ends a path is the user's networks
+        found = result.state_dict(t)
+        assert found.keys() == state.keys()
+        assert all(torch.equal(value, state[name]) for name, value in found.items())
+        turned = result.path.reversed().state_dict(1 - t)
+        assert all(torch.equal(value, state[name]) for name, value in turned.items())
+
+
+def test_recalibrate_is_update_bn_and_leaves_the_rest():
+    """Modes, momenta and counters' layers stay; mapping inputs are fine elsewhere."""
+    model, _ = two(norm_mlp, float64)
+    model.train()
+    batches = batches_for((4,))
+    expected = deepcopy(model)
+    update_bn([inputs for inputs, _ in batches], expected)
+    recalibrate(model, batches)
+    assert all(module.training for module in model.modules())
+    for name, value in expected.state_dict().items():
+        if name.endswith(("_mean", "_var")):
+            assert_close(model.state_dict()[name], value, rtol=0, atol=1e-12)
+    recalibrate(model, batches, examples=1)
+    update_bn([batches[0][0]], expected)
+    assert_close(model[1].running_var, expected[1].running_var)
+    with pytest.raises(ValueError, match="at least one batch"):
+        recalibrate(model, [])
 
 
 @pytest.mark.parametrize("backend", ["loop", "vmap"])

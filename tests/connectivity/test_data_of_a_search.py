@@ -102,3 +102,40 @@ def test_a_variance_below_zero_is_taken_for_zero():
             view.fill_(-1.0)
     with mode(model, norm_trains=False):
         assert torch.isfinite(per_example(stack, a.unsqueeze(0), *class_batches(4)[0])[0]).all()
+
+
+@pytest.mark.parametrize("search", [find_path, linear_path])
+def test_trouble_of_the_model_is_told_as_such(search):
+    """Inputs of another type: one sentence with both types, not a story about batching."""
+    model, end = two(mlp)
+    wrong = [(inputs.double(), target) for inputs, target in class_batches(4)]
+    with pytest.raises(ValueError, match=r"must run on the batches; .* torch.float64 \(8, 4\)"):
+        search(model, losses, wrong, model, end)
+
+
+def test_a_model_must_be_a_module():
+    model, end = two(mlp)
+    with pytest.raises(TypeError, match="model must be a torch.nn.Module"):
+        find_path(model.state_dict(), losses, class_batches(4), model, end)
+
+
+class Attention(nn.Module):
+    """A transformer layer, whose fast path in evaluation mode has no derivative."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, inputs):
+        return self.head(self.layer(inputs.view(-1, 2, 4)).mean(1))
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
+@pytest.mark.parametrize("backend", ["loop", "auto"])
+def test_attention(backend):
+    fast = torch.backends.mha.get_fastpath_enabled()
+    model, end = two(Attention)
+    result = find_path(model, losses, class_batches(8), model, end, schedule=SHORT, backend=backend)
+    assert result.saddle > 0
+    assert torch.backends.mha.get_fastpath_enabled() == fast

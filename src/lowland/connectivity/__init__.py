@@ -15,6 +15,7 @@ from lowland.connectivity.path_result import CycleResult, PathResult
 from lowland.connectivity.plane import Plane, measure_plane
 from lowland.connectivity.profile import Profile
 from lowland.connectivity.schedule import SCHEDULES, Cycle, Schedule
+from lowland.connectivity.stack import recalibrate
 
 __all__ = [
     "SCHEDULES",
@@ -36,6 +37,7 @@ __all__ = [
     "measure_plane",
     "points_between",
     "project",
+    "recalibrate",
     "redistribute",
     "relax",
     "segment_lengths",

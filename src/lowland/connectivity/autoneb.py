@@ -1,5 +1,6 @@
 """AutoNEB: relax, look between the pivots, insert where the path bulges, and relax again."""
 
+import logging
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -161,6 +162,9 @@ def find_path(
     )
     if folder is not None and is_main_process():
         result.save(folder)
+    if status is Status.INTERRUPTED:
+        again = "the same call goes on" if folder else "without out= nothing is saved"
+        logging.getLogger("lowland").warning("interrupted: %s %s.", message, again)
     if best.number == 0 and len(cycles) > 1:
         warnings.warn(
             "no relaxed path was lower than the straight line, which is returned: the ends lie in "

@@ -18,6 +18,7 @@ from lowland.training import (
     broadcast,
     isolated_rng,
     rank_and_world,
+    tensors_in,
     to_device,
 )
 
@@ -144,12 +145,14 @@ def usable_backend(
 
     Raises:
         UnsupportedModelError: If ``"vmap"`` was asked for and the model cannot be batched.
-        ValueError: If the name is unknown.
+        ValueError: If the name is unknown, or the model does not run on the batch at all.
 
     Warns:
         FallbackWarning: If ``"auto"`` has to take the loop.
     """
-    if known_backend(backend) == "loop":
+    known_backend(backend)
+    refuse_trouble(stack, vector, batch)
+    if backend == "loop":
         return backend
     with isolated_rng(0, "backend"), mode(stack.model, norm_trains=True):
         trouble = why_not_vmap(stack, vector.unsqueeze(0), batch)
@@ -166,6 +169,23 @@ def usable_backend(
         stacklevel=3,
     )
     return "loop"
+
+
+def refuse_trouble(stack: Stack, vector: Tensor, batch: tuple[Any, Any]) -> None:
+    """Run the model once, plainly, so that its own trouble with the data is told as such."""
+    try:
+        with isolated_rng(0, "first batch"), mode(stack.model, norm_trains=False):
+            per_example(stack.with_backend("loop"), vector.unsqueeze(0), *batch)
+    except (RuntimeError, TypeError, IndexError, AttributeError) as error:
+        kinds = [
+            " and ".join(f"{t.dtype} {tuple(t.shape)}" for t in tensors_in(part)) or "no tensor"
+            for part in batch
+        ]
+        raise ValueError(
+            "model and loss_fn must run on the batches; the first one has inputs of "
+            f"{kinds[0]} and a target of {kinds[1]}, the parameters are {stack.dtype}. "
+            f"torch says: {str(error).strip().splitlines()[0]}"
+        ) from error
 
 
 def known_backend(backend: str) -> str:

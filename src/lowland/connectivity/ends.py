@@ -1,6 +1,7 @@
 """The two minima of a path: read, compared, and laid out as vectors."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -44,6 +45,8 @@ def read_ends(
     ]
     stack = make_stack(model, loss_fn, states[0], batch_norm=batch_norm)
     refuse_differences(stack, *states)
+    norms = {name: states[1][name] for name in stack.saved if name in stack.norm_buffers}
+    stack = replace(stack, saved_end={n: value.to(stack.saved[n]) for n, value in norms.items()})
     device = next(iter(model.parameters())).device
     wide = torch.promote_types(stack.dtype, torch.float32)  # segment differences cancel
     vectors = [stack.layout.flatten(state).to(device, wide) for state in states]
@@ -115,7 +118,11 @@ def refuse_differences(
 ) -> None:
     """Refuse ends that differ in something that does not move along the path."""
     names = [name for name in stack.fixed if name not in stack.norm_buffers and name in start]
-    differ = [name for name in names if not torch.equal(start[name].cpu(), end[name].cpu())]
+    differ = [
+        name
+        for name in names
+        if not torch.equal(start[name].cpu(), end[name].cpu()) and not is_counter(start[name])
+    ]
     if differ:
         more = f" and {len(differ) - 5} more" if len(differ) > 5 else ""
         raise ValueError(
@@ -124,3 +131,8 @@ def refuse_differences(
             "requires_grad_(True) on the parameters that should move, or copy the values of one "
             "end to the other."
         )
+
+
+def is_counter(value: Tensor) -> bool:
+    """Whether a buffer is a single integer, as counters of steps are; the start's is taken."""
+    return value.numel() == 1 and not value.is_floating_point()

@@ -24,13 +24,15 @@ class Path:
             positive, sum 1.
         layout: Which parameter each coordinate is.
         fixed: The tensors of the state dict that do not move along the path: frozen parameters
-            and buffers, as at the end it was made from.
+            and buffers, as at the start.
+        fixed_end: Those of them that are others at the end: statistics of batch norms.
     """
 
     pivots: Float[Tensor, "pivots params"]
     weights: Float[Tensor, " segments"]
     layout: Layout
     fixed: dict[str, Tensor] = field(default_factory=dict)
+    fixed_end: dict[str, Tensor] = field(default_factory=dict)
 
     def at(self, t: float) -> Float[Tensor, " params"]:
         """Give the point at a fraction of the arc length.
@@ -65,13 +67,20 @@ class Path:
         Returns:
             The path with its pivots in the opposite order.
         """
-        return Path(self.pivots.flip(0), self.weights.flip(0), self.layout, self.fixed)
+        return Path(
+            self.pivots.flip(0),
+            self.weights.flip(0),
+            self.layout,
+            self.fixed | self.fixed_end,
+            {name: self.fixed[name] for name in self.fixed_end},
+        )
 
     def state_dict(self, t: float) -> dict[str, Tensor]:
         """Give the network at a fraction of the arc length.
 
-        Batch-norm statistics are those of one end, unless they moved with the path: recompute
-        them, for instance with ``torch.optim.swa_utils.update_bn``, before the network is used.
+        At the ends it is the network itself. Between them batch-norm statistics are those of the
+        start, unless they moved with the path: recompute them with
+        :func:`lowland.connectivity.recalibrate` before the network is used.
 
         Args:
             t: From 0 (start) to 1 (end).
@@ -81,7 +90,8 @@ class Path:
         """
         named = {name: view.clone() for name, view in self.layout.views(self.at(t)).items()}
         tied = {name: named[kept] for name, kept in self.layout.aliases}
-        return self.fixed | named | tied
+        fixed = self.fixed | self.fixed_end if t == 1 else self.fixed
+        return {name: value.clone() for name, value in fixed.items()} | named | tied
 
     def save(self, file: str | FilePath) -> FilePath:
         """Write the path as one ``.safetensors`` file: tensors stacked over pivots.
@@ -94,6 +104,7 @@ class Path:
         """
         named = {f"pivots.{name}": view for name, view in self.layout.views(self.pivots).items()}
         fixed = {f"fixed.{name}": value for name, value in self.fixed.items()}
+        fixed |= {f"end.{name}": value for name, value in self.fixed_end.items()}
         metadata = {
             "format": "lowland path 1",
             "names": json.dumps(self.layout.names),
@@ -126,12 +137,15 @@ class Path:
             tuple((name, kept) for name, kept in json.loads(metadata["aliases"])),
         )
         pivots = torch.cat([part.reshape(len(part), -1) for part in stacked], dim=1)
-        fixed = {
-            name.removeprefix("fixed."): value
-            for name, value in tensors.items()
-            if name.startswith("fixed.")
-        }
-        return cls(pivots.to(device), tensors["weights"], layout, fixed)
+        fixed, fixed_end = (
+            {
+                name.removeprefix(prefix): value
+                for name, value in tensors.items()
+                if name.startswith(prefix)
+            }
+            for prefix in ("fixed.", "end.")
+        )
+        return cls(pivots.to(device), tensors["weights"], layout, fixed, fixed_end)
 
 
 def segment_lengths(path: Float[Tensor, "pivots params"]) -> Float[Tensor, " segments"]:

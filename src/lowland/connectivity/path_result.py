@@ -61,7 +61,7 @@ class CycleResult:
         return cls(**{**values, **rebuilt})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class PathResult:
     """A path between two minima.
 
@@ -87,6 +87,14 @@ class PathResult:
     message: str
     settings: dict[str, Any]
     seconds: float
+
+    def __repr__(self) -> str:
+        """The numbers that matter, without tensors."""
+        return (
+            f"PathResult(saddle={self.saddle:.4g}, barrier_max={self.barrier_max:.4g}, "
+            f"pivots={len(self.path.pivots)}, best_cycle={self.best_cycle}, "
+            f"status={self.status.name})"
+        )
 
     @property
     def saddle(self) -> float:

@@ -1,6 +1,6 @@
 """Many copies of one network, each at its own parameters, on one batch."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,10 +11,26 @@ from torch import Tensor, nn
 from torch.func import vmap
 from torch.nn.modules.batchnorm import _NormBase
 
-from lowland.params import Layout, call_at
-from lowland.training import autocast, batch_count, checked_losses, device_of, mistakes
+from lowland.params import Layout, call, call_at
+from lowland.training import (
+    as_pair,
+    autocast,
+    batch_count,
+    checked_losses,
+    device_of,
+    mistakes,
+    to_device,
+)
 
-__all__ = ["Stack", "losses_and_grads", "mode", "norm_layers", "per_example", "recalibrated"]
+__all__ = [
+    "Stack",
+    "losses_and_grads",
+    "mode",
+    "norm_layers",
+    "per_example",
+    "recalibrate",
+    "recalibrated",
+]
 
 # Rows times examples that vmap runs at once. More brings no speed on a CPU and costs memory.
 EXAMPLES_IN_FLIGHT = 2**16
@@ -34,6 +50,7 @@ class Stack:
         fixed: Values of everything that is no parameter of ``params``: frozen parameters and
             buffers, copies of the user's.
         saved: Those of them that a state dict holds, a shared one under all of its names.
+        saved_end: Buffers of batch norms at the end of the path; ``saved`` has the start's.
         dtype: Of the network; vectors may be wider.
         statistics_move: Whether the statistics are further coordinates of every vector, behind
             the parameters (``batch_norm="interpolate"``).
@@ -49,6 +66,7 @@ class Stack:
     other_buffers: frozenset[str] = frozenset()
     fixed: Mapping[str, Tensor] = field(default_factory=dict)
     saved: Mapping[str, Tensor] = field(default_factory=dict)
+    saved_end: Mapping[str, Tensor] = field(default_factory=dict)
     dtype: torch.dtype = torch.float32
     statistics_move: bool = False
     backend: str = "loop"
@@ -79,13 +97,17 @@ def mode(model: nn.Module, *, norm_trains: bool, momentum: float | None = None) 
 
     Dropout and stochastic depth are off either way: a path is relaxed on a function of the
     parameters, not on a random one. Recurrent layers are in training mode with their dropout at
-    zero, as cuDNN refuses their backward pass otherwise. Products are in full float32.
+    zero, as cuDNN refuses their backward pass otherwise. Products are in full float32, and
+    attention takes no path that has no derivative.
     """
+    mha = torch.backends.mha
+    fast = mha.get_fastpath_enabled()
     was_training = {module: module.training for module in model.modules()}
     layers = norm_layers(model).values()
     momenta = {layer: layer.momentum for layer in layers}
     dropouts = {m: m.dropout for m in model.modules() if isinstance(m, nn.RNNBase)}
     try:
+        mha.set_fastpath_enabled(False)
         model.eval()
         for module in dropouts:
             module.training, module.dropout = True, 0.0
@@ -95,6 +117,7 @@ def mode(model: nn.Module, *, norm_trains: bool, momentum: float | None = None) 
         with autocast(device_of(model), "float32"):
             yield
     finally:
+        mha.set_fastpath_enabled(fast)
         for module, dropout in dropouts.items():
             module.dropout = dropout
         for module, training in was_training.items():
@@ -206,6 +229,35 @@ def recalibrated(
         with mode(stack.model, norm_trains=True, momentum=batch_count(batch[1]) / seen):
             forward_rows(stack, run, vectors, batch[1], fresh)
     return fresh
+
+
+@torch.no_grad()
+def recalibrate(model: nn.Module, batches: Iterable[tuple[Any, Any]], examples: int = 2000) -> None:
+    """Recompute a model's batch-norm statistics, in place, as an average over some batches.
+
+    A network from the middle of a path needs it: statistics do not move with the parameters.
+
+    Args:
+        model: The network; its modes, momenta and everything else stay as they are.
+        batches: Training batches of (inputs, target).
+        examples: Stop after the batch that brings the number of examples to this.
+
+    Raises:
+        ValueError: If there is no batch.
+    """
+    for layer in norm_layers(model).values():
+        layer.reset_running_stats()
+    seen = 0
+    for batch in batches:
+        inputs, target = to_device(as_pair(batch), device_of(model))
+        count = batch_count(target)
+        seen += count
+        with mode(model, norm_trains=True, momentum=count / seen):
+            call(model, inputs)
+        if seen >= examples:
+            return
+    if not seen:
+        raise ValueError("batches must hold at least one batch; got none. Is the data set empty?")
 
 
 @torch.no_grad()

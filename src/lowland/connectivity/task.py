@@ -56,7 +56,8 @@ class Task:
 
     def path(self, pivots: Tensor, weights: Tensor) -> Path:
         """A path of this task."""
-        return Path(pivots, weights, self.stack.layout, dict(self.stack.saved))
+        fixed, fixed_end = dict(self.stack.saved), dict(self.stack.saved_end)
+        return Path(pivots, weights, self.stack.layout, fixed, fixed_end)
 
     def measure(self, path: Path, samples: int, backend: str, *, everything: bool) -> Profile:
         """Evaluate a path on the deciding examples, or on everything that is to be reported."""
@@ -121,9 +122,14 @@ def make_task(
         The task.
 
     Raises:
-        ValueError: If the ends do not fit, there is no batch, or ``loss_fn`` does not return one
-            loss per example.
+        TypeError: If the model is no module.
+        ValueError: If the ends do not fit, or there is no batch.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"model must be a torch.nn.Module, the architecture; got a {type(model).__name__}. "
+            "Checkpoints belong into start and end."
+        )
     for data in (batches, evaluation_batches, test_batches):
         refuse_iterator(data)
     stack, a, b = read_ends(model, loss_fn, start, end, batch_norm=batch_norm)

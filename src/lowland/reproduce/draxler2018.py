@@ -75,9 +75,11 @@ def run(
     settings = settings if seeds is None else replace(settings, minima=seeds)
     if settings.minima < 2:
         raise ValueError(f"a path needs at least 2 minima (--seeds); got {settings.minima}.")
-    out = open_folder(out, plain(settings), restart)
     found = load(settings.data, data=data, download=download)
     images = Images.of(settings, found)
+    for name in settings.models:  # a wrong one is told before anything is written
+        build(name, classes=len(found.classes), in_shape=found.in_shape)
+    out = open_folder(out, plain(settings), restart)
     runs, curves, planes, bends, seconds = [], {}, [], [], 0.0
     with open_progress(progress) as display:
         for name in settings.models:
