@@ -67,9 +67,7 @@ def train_ends(chosen: Settings, images: Images) -> list[nn.Module]:
         ]
 
 
-def search(
-    chosen: Settings, images: Images, minima: list[nn.Module]
-) -> tuple[float, PathResult]:
+def search(chosen: Settings, images: Images, minima: list[nn.Module]) -> tuple[float, PathResult]:
     """Find the path of the recipe's first pair; give the seconds too."""
     began = perf_counter()
     result = find_path(
