@@ -1,8 +1,14 @@
 """What all tests share: seeded randomness, and one place for settings of the tools."""
 
+import signal
+
 import pytest
 import torch
 from hypothesis import settings
+
+# A job started in the background ignores Ctrl-C, and so would all its children; tests press it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.load_profile("repeatable")
