@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lowland.connectivity.stack import Stack, norm_layers
+from lowland.connectivity.stack import Stack
 from lowland.params import Layout, trainable
-from lowland.training import Source, match_state, read_state
+from lowland.training import Source, match_state, norm_layers, read_state
 
 __all__ = ["make_stack", "read_ends"]
 

@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import vmap
-from torch.nn.modules.batchnorm import _NormBase
 
 from lowland.params import Layout, call, call_at
 from lowland.training import (
@@ -19,6 +18,7 @@ from lowland.training import (
     checked_losses,
     device_of,
     mistakes,
+    norm_layers,
     to_device,
 )
 
@@ -26,7 +26,6 @@ __all__ = [
     "Stack",
     "losses_and_grads",
     "mode",
-    "norm_layers",
     "per_example",
     "recalibrate",
     "recalibrated",
@@ -80,15 +79,6 @@ class Stack:
     def with_backend(self, backend: str) -> "Stack":
         """The same copies, run another way."""
         return replace(self, backend=backend)
-
-
-def norm_layers(model: nn.Module) -> dict[str, _NormBase]:
-    """Name the layers that keep running statistics of what they have seen."""
-    return {
-        name: layer
-        for name, layer in model.named_modules()
-        if isinstance(layer, _NormBase) and layer.running_mean is not None
-    }
 
 
 @contextmanager

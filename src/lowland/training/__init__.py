@@ -1,20 +1,20 @@
 """Train any module on any batches; device, precision, checkpoints, processes and progress."""
 
 from lowland.training.checkpoints import Source, match_state, read_state, save_state
-from lowland.training.device import autocast, choose_device, distributed, to_device, use_threads
+from lowland.training.device import autocast, choose_device, distributed, use_threads
 from lowland.training.evaluate import (
     Evaluation,
     as_pair,
-    batch_count,
     checked_losses,
     device_of,
     evaluate,
     kept_mode,
     mistakes,
-    tensors_in,
 )
 from lowland.training.interrupt import interruptible
 from lowland.training.loop import train
+from lowland.training.nested import batch_count, map_tensors, tensors_in, to_device
+from lowland.training.norms import norm_layers
 from lowland.training.progress import Progress, open_progress
 from lowland.training.ranks import all_sum, broadcast, is_main_process, rank_and_world
 from lowland.training.result import TrainResult
@@ -41,7 +41,9 @@ __all__ = [
     "isolated_rng",
     "kept_mode",
     "match_state",
+    "map_tensors",
     "mistakes",
+    "norm_layers",
     "open_progress",
     "rank_and_world",
     "read_state",

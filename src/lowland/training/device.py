@@ -1,15 +1,14 @@
 """Where and how numbers are computed: device, precision, processes, threads."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 from torch import distributed as dist
 
-__all__ = ["Ranks", "autocast", "choose_device", "distributed", "to_device", "use_threads"]
+__all__ = ["Ranks", "autocast", "choose_device", "distributed", "use_threads"]
 
 PRECISIONS = ("float32", "bf16")
 
@@ -85,28 +84,6 @@ def full_float32() -> Iterator[None]:
         cudnn.allow_tf32 = "tf32" in before[:2]
         for flag, value in zip(flags, before, strict=True):
             flag.fp32_precision = value
-
-
-def to_device(batch: Any, device: torch.device) -> Any:
-    """Move the tensors of a batch.
-
-    Args:
-        batch: A tensor, or tuples, lists and mappings of tensors; anything else stays.
-        device: Where to.
-
-    Returns:
-        The batch there; tensors that are there already are not copied.
-    """
-    if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)
-    if isinstance(batch, Mapping):
-        return {key: to_device(value, device) for key, value in batch.items()}
-    if isinstance(batch, tuple | list):
-        moved = [to_device(value, device) for value in batch]
-        if hasattr(batch, "_fields"):  # a named tuple
-            return type(batch)(*moved)
-        return moved if isinstance(batch, list) else tuple(moved)
-    return batch
 
 
 class Ranks(NamedTuple):

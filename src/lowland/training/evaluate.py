@@ -1,6 +1,6 @@
 """Losses per example, and their mean over a data set: sums and counts, never means of means."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -10,20 +10,19 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lowland.params import call
-from lowland.training.device import autocast, to_device
+from lowland.training.device import autocast
+from lowland.training.nested import batch_count, to_device
 from lowland.training.seeds import isolated_rng
 
 __all__ = [
     "Evaluation",
     "LossFn",
     "as_pair",
-    "batch_count",
     "checked_losses",
     "device_of",
     "evaluate",
     "kept_mode",
     "mistakes",
-    "tensors_in",
 ]
 
 LossFn = Callable[[Any, Any], Tensor]
@@ -149,43 +148,6 @@ def checked_losses(loss_fn: LossFn, output: Any, target: Any) -> Float[Tensor, "
     raise ValueError(
         f"loss_fn must return one loss per example, shape ({count},); got {got}. {advice}"
     )
-
-
-def batch_count(*values: Any) -> int:
-    """Count the examples of a batch.
-
-    Args:
-        *values: Target, inputs or outputs, by preference; tensors or containers of tensors.
-
-    Returns:
-        The first axis of the first tensor that has one.
-
-    Raises:
-        ValueError: If there is no such tensor.
-    """
-    for tensor in tensors_in(values):
-        if tensor.ndim > 0:
-            return len(tensor)
-    raise ValueError("a batch must hold a tensor whose first axis counts examples; got none.")
-
-
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """Go through the tensors of nested containers.
-
-    Args:
-        value: A tensor, or tuples, lists and mappings of tensors; anything else is passed over.
-
-    Yields:
-        The tensors.
-    """
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from tensors_in(item)
-    elif isinstance(value, tuple | list):
-        for item in value:
-            yield from tensors_in(item)
 
 
 def as_pair(batch: Any) -> tuple[Any, Any]:

@@ -1,7 +1,7 @@
 """A plain training loop: any model, any batches, a learning curve, and a run that can be killed."""
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +43,7 @@ def train(
     optimizer: Callable[..., Optimizer],
     schedule: Callable[[Optimizer], Any] | None = None,
     weight_average: Callable[[nn.Module], Any] | None = None,
+    sampling: Any = None,
     seed: int = 0,
     precision: str = "float32",
     device: str | None = None,
@@ -75,6 +76,10 @@ def train(
         schedule: Makes the learning-rate schedule from the optimizer; it steps every update.
         weight_average: Makes a ``torch.optim.swa_utils.AveragedModel`` from the model; it is
             updated every step and returned as ``result.average``.
+        sampling: Chooses the examples of every step: an object whose ``sampling(batches)`` goes
+            once through some batches and hands out others, with ``loss(output, target)`` for
+            what is to be differentiated, ``settings()``, ``state_dict()`` and
+            ``load_state_dict()``. None takes all batches as they come.
         seed: Seed of everything random in training; the weights are the caller's.
         precision: ``"float32"`` (the model's own type, no TensorFloat-32) or ``"bf16"``.
         device: Where to move the model to, ``"auto"`` or as torch spells it; None leaves it.
@@ -123,7 +128,7 @@ def train(
     )
     if device is not None:
         model.to(choose_device(device))
-    run = make_run(model, loss_fn, optimizer, schedule, weight_average, precision)
+    run = make_run(model, loss_fn, optimizer, schedule, weight_average, precision, sampling)
     settings = describe_run(run, batches) | {
         "epochs": epochs,
         "steps": steps,
@@ -192,6 +197,7 @@ def make_run(
     schedule: Callable[[Optimizer], Any] | None,
     weight_average: Callable[[nn.Module], Any] | None,
     precision: str,
+    sampling: Any,
 ) -> Run:
     """Make the parts of a run."""
     params = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -203,6 +209,7 @@ def make_run(
         None if schedule is None else schedule(made),
         None if weight_average is None else weight_average(model),
         precision,
+        sampling,
     )
 
 
@@ -233,8 +240,11 @@ def prepared(model: nn.Module) -> Iterator[None]:
 
 def train_epoch(run: Run, plan: Plan, task: Task, is_to_stop: Callable[[], bool]) -> None:
     """Train until the epoch or the run ends."""
-    with isolated_rng(plan.seed, "epoch", run.epoch, batches=plan.batches, epoch=run.epoch):
-        for batch in remaining(run, plan.batches):
+    with (
+        isolated_rng(plan.seed, "epoch", run.epoch, batches=plan.batches, epoch=run.epoch),
+        closing(chosen(run, remaining(run, plan.batches))) as stream,
+    ):
+        for batch in stream:
             take_step(run, batch)
             task.advance()
             if run.step == plan.steps:
@@ -252,6 +262,11 @@ def train_epoch(run: Run, plan: Plan, task: Task, is_to_stop: Callable[[], bool]
         add_row(run, plan, task)
 
 
+def chosen(run: Run, batches: Iterator[Any]) -> Generator[Any]:
+    """Go through the batches to train on."""
+    yield from batches if run.sampling is None else run.sampling(batches)
+
+
 def remaining(run: Run, batches: Any) -> Iterator[Any]:
     """Go through the batches of an epoch that are still to come.
 
@@ -263,7 +278,9 @@ def remaining(run: Run, batches: Any) -> Iterator[Any]:
         next(stream, None)
     if run.batch:
         set_rng_states(run.rng)
-    yield from stream
+    for batch in stream:
+        run.batch += 1
+        yield batch
 
 
 def pause(run: Run, plan: Plan, task: Task, is_to_stop: bool) -> None:

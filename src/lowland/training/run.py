@@ -12,8 +12,9 @@ from torch.optim import Optimizer
 
 from lowland.params import call
 from lowland.results import Status
-from lowland.training.device import autocast, to_device
+from lowland.training.device import autocast
 from lowland.training.evaluate import LossFn, as_pair, checked_losses, device_of
+from lowland.training.nested import batch_count, to_device
 
 __all__ = ["Run", "check_run", "run_state", "set_run_state", "take_step"]
 
@@ -31,9 +32,10 @@ class Run:
         schedule: Sets the learning rate after every update, or None.
         average: An ``AveragedModel``, or None.
         precision: Of the forward pass.
+        sampling: Chooses the examples of every step, or None; see :func:`lowland.training.train`.
         step: Updates done.
         epoch: Whole epochs done.
-        batch: Batches of this epoch done.
+        batch: Batches of this epoch read.
         window: Mean loss and number of examples of the steps since the last check, unread.
         loss_sum: Sum of the losses since the last row of the curve.
         loss_count: Number of their examples.
@@ -54,6 +56,7 @@ class Run:
     schedule: Any = None
     average: Any = None
     precision: str = "float32"
+    sampling: Any = None
     step: int = 0
     epoch: int = 0
     batch: int = 0
@@ -102,8 +105,7 @@ def take_step(run: Run, batch: Any) -> None:
     """
     inputs, target = (to_device(part, run.device) for part in as_pair(batch))
     with autocast(run.device, run.precision):
-        losses = checked_losses(run.loss_fn, call(run.model, inputs), target)
-        loss = losses.mean(dtype=torch.promote_types(losses.dtype, torch.float32))
+        loss = mean_loss(run, call(run.model, inputs), target)
     run.optimizer.zero_grad()
     loss.backward()
     run.optimizer.step()
@@ -111,9 +113,16 @@ def take_step(run: Run, batch: Any) -> None:
         run.schedule.step()
     if run.average is not None:
         run.average.update_parameters(run.model)
-    run.window.append((loss.detach(), len(losses)))
+    run.window.append((loss.detach(), batch_count(target)))
     run.step += 1
-    run.batch += 1
+
+
+def mean_loss(run: Run, output: Any, target: Any) -> Tensor:
+    """The mean loss of a batch, or the estimate of it that belongs to how the batch was chosen."""
+    if run.sampling is not None:
+        return run.sampling.loss(output, target)
+    losses = checked_losses(run.loss_fn, output, target)
+    return losses.mean(dtype=torch.promote_types(losses.dtype, torch.float32))
 
 
 def check_run(run: Run) -> float | None:
@@ -201,6 +210,7 @@ def run_state(run: Run, rng: dict[str, Any]) -> dict[str, Any]:
         "optimizer": run.optimizer.state_dict(),
         "schedule": None if run.schedule is None else run.schedule.state_dict(),
         "average": None if run.average is None else run.average.state_dict(),
+        "sampling": None if run.sampling is None else run.sampling.state_dict(),
         "rng": rng,
         "step": run.step,
         "epoch": run.epoch,
@@ -227,6 +237,8 @@ def set_run_state(run: Run, state: dict[str, Any]) -> None:
         run.schedule.load_state_dict(state["schedule"])
     if run.average is not None:
         run.average.load_state_dict(state["average"])
+    if run.sampling is not None:
+        run.sampling.load_state_dict(state["sampling"])
     for name in ("step", "epoch", "batch", "loss_sum", "loss_count", "curve", "rng", "message"):
         setattr(run, name, state[name])
     run.seconds, run.begun = state["seconds"], monotonic()

@@ -75,7 +75,8 @@ def describe_run(run: Run, batches: Any) -> dict[str, Any]:
         Names of classes, sizes, and every plain value of optimizer and schedule.
     """
     schedule, average = run.schedule, run.average
-    return {
+    chosen = {} if run.sampling is None else {"sampling": run.sampling.settings()}
+    return chosen | {
         "model": type(run.model).__name__,
         "parameters": sum(parameter.numel() for parameter in run.model.parameters()),
         "loss_fn": getattr(run.loss_fn, "__name__", type(run.loss_fn).__name__),
