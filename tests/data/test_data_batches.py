@@ -81,6 +81,36 @@ def test_seed_and_epoch_decide_everything(augment, images, labels):
     assert not torch.equal(first[1], other[1])
 
 
+def test_rows_are_those_asked_for(images, labels):
+    """In their order, repeated ones too, scaled like an epoch's, wherever the epoch is."""
+    batches = Batches(images, labels, 7, mean=0.5, std=0.25, augment="crop-flip")
+    index = torch.tensor([49, 0, 7, 7, 3])
+    inputs, target = batches.rows(index)
+    assert torch.equal(target, index)  # a label tells which image it was
+    assert torch.equal(inputs, (images[index].float() / 255 - 0.5) / 0.25)
+    assert batches.epoch == 0
+    whole = gathered(batches.evaluation())
+    assert same(batches.rows(labels), whole)
+    assert batches.rows(index[:0])[0].shape == (0, 3, 12, 10)
+
+
+def test_rows_are_augmented_by_a_generator(images, labels):
+    """Each row on its own, the same for the same draws; nothing to draw without augmentation."""
+    batches = Batches(images, labels, 7, augment="crop-flip")
+    index = torch.full((40,), 5)
+    first, _ = batches.rows(index, draws=torch.Generator().manual_seed(1))
+    again, _ = batches.rows(index, draws=torch.Generator().manual_seed(1))
+    other, _ = batches.rows(index, draws=torch.Generator().manual_seed(2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert len(first.unique(dim=0)) > 20
+    draws = torch.Generator().manual_seed(1)
+    before = draws.get_state()
+    plain, _ = batches.evaluation().rows(index, draws=draws)
+    assert torch.equal(plain, batches.rows(index)[0])
+    assert torch.equal(before, draws.get_state())
+
+
 def test_global_generator_is_untouched(images, labels):
     before = torch.get_rng_state()
     batches = Batches(images, labels, 8, augment="crop-flip")
@@ -182,6 +212,17 @@ def test_gpu_gives_the_batches_of_the_cpu(images, labels):
     torch.testing.assert_close(inputs.cpu(), on_cpu[0])
 
 
+@pytest.mark.untyped
+def test_rows_are_asked_for_by_positions(images, labels):
+    batches = Batches(images, labels, 8)
+    for index, message in (
+        (torch.tensor([[3]]), r"integers of shape \(rows,\); got torch\.int64 of shape \(1, 1\)"),
+        (torch.ones(50).bool(), "got torch.bool"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            batches.rows(index)
+
+
 def test_bad_input_meets_a_sentence(images, labels):
     with pytest.raises(TypeError, match=r"images must be uint8.*got torch\.float32"):
         Batches(images.float(), labels, 8)
@@ -202,6 +243,12 @@ def test_bad_input_meets_a_sentence(images, labels):
     for start in (-1, 8):
         with pytest.raises(ValueError, match=r"start must lie in 0\.\.7"):
             batches.epoch_batches(0, start=start)
+    for index, message in (
+        (torch.tensor([3, 50]), r"positions must lie in 0\.\.49; got 50"),
+        (torch.tensor([-1, 3]), "got -1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            batches.rows(index)
     with pytest.raises(ValueError, match="n must be at least 1 image; got 0"):
         batches.subset(0)
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from lowland.models import build, cnn, densenet, mlp, resnet
+from lowland.models import build, cnn, densenet, lstm, mlp, resnet, wide_resnet
+from lowland.models.wide import ImageNorm
 
 
 def size(model):
@@ -22,6 +23,8 @@ COUNTS = [  # no_barriers.md section 5, counted there on the official code
     ("resnet-56", 100, 861_620),
     ("densenet-40-12", 10, 1_059_298),
     ("densenet-100-12-bc", 10, 769_162),
+    ("wrn-28-2", 10, 1_465_827),  # importance_sampling.md section 4, item 9
+    ("wrn-28-2", 100, 1_477_437),
 ]
 
 
@@ -76,6 +79,13 @@ def test_mlp_counts_by_hand():
         ("resnet-8", (3, 32, 32), 100),
         ("densenet-10-4", (1, 8, 8), 10),
         ("densenet-10-4-bc", (1, 28, 28), 10),
+        ("wrn-10-1", (1, 8, 8), 10),
+        ("wrn-16-1", (3, 32, 32), 100),
+        ("wrn-10-2", (3, 20, 12), 7),
+        ("lstm-rows-32", (1, 8, 8), 10),
+        ("lstm-rows-16", (3, 20, 12), 7),
+        ("lstm-pixels-16", (3, 8, 6), 7),
+        ("lstm-permuted-16", (1, 8, 8), 10),
     ],
 )
 def test_shapes_adapt_to_the_input(name, in_shape, classes):
@@ -128,6 +138,96 @@ def test_resnet_is_the_formula_written_out():
     assert features.shape == (3, 64, 2, 2)
 
 
+def test_image_norm_is_the_formula_written_out(rng):
+    """Statistics over (channels, rows, columns) of one example, gain 1 number, bias by channel."""
+    norm = ImageNorm(6).double()
+    with torch.no_grad():
+        norm.weight.fill_(1.7)
+        norm.bias.copy_(torch.randn(6, generator=rng))
+    x = torch.randn(4, 6, 5, 3, dtype=torch.float64, generator=rng)
+    x = (x * 0.03 + 2).requires_grad_()  # a variance below eps, so that eps and its place matter
+    upstream = torch.randn(4, 6, 5, 3, dtype=torch.float64, generator=rng)
+    gradients = []
+    for y in (norm(x), normalized(x, norm)):
+        gradients.append((y, *torch.autograd.grad(y, (x, norm.weight, norm.bias), upstream)))
+    for found, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    assert size(norm) == 1 + 6
+
+
+def normalized(x, norm):
+    mean = x.mean((1, 2, 3), keepdim=True)
+    variance = ((x - mean) ** 2).mean((1, 2, 3), keepdim=True)
+    return norm.weight * (x - mean) / (variance + 1e-3) ** 0.5 + norm.bias[:, None, None]
+
+
+def test_wide_resnet_is_the_formula_written_out():
+    """Normalization before each convolution; the shortcut sees the raw input of the block."""
+    model = build("wrn-10-2", in_shape=(1, 8, 8), init="glorot").double()
+    x = torch.rand(3, 1, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    features = model.conv(x)
+    for block in (model.stage1_block1, model.stage2_block1, model.stage3_block1):
+        inner = block.conv1(normalized(features, block.norm1).relu())
+        inner = block.conv2(normalized(inner, block.norm2).relu())
+        features = inner + block.shortcut(features)
+    expected = model.linear(normalized(features, model.norm).relu().mean((2, 3)))
+    torch.testing.assert_close(model(x), expected)
+    assert features.shape == (3, 128, 2, 2)
+
+
+def test_wide_resnet_looks_at_each_image_alone(rng):
+    """So a batch of hard examples does not move the statistics; and functions of one work."""
+    model = build("wrn-10-1", in_shape=(1, 8, 8)).double()
+    images = torch.rand(5, 1, 8, 8, dtype=torch.float64, generator=rng)
+    together = model(images)
+    alone = torch.cat([model(images[[row]]) for row in range(5)])
+    torch.testing.assert_close(together, alone)
+    mapped = torch.func.vmap(lambda image: model(image[None])[0])(images)
+    torch.testing.assert_close(mapped, alone)
+
+
+@pytest.mark.parametrize("steps", ["rows", "pixels", "permuted"])
+def test_lstm_reads_step_by_step(steps, rng):
+    """The same by a cell, one step after the other, with torch's formula of a cell."""
+    model = build(f"lstm-{steps}-5", in_shape=(2, 4, 3), classes=7).double()
+    images = torch.rand(6, 2, 4, 3, dtype=torch.float64, generator=rng)
+    if steps == "rows":
+        sequence = [images[:, :, row].transpose(1, 2).flatten(1) for row in range(4)]
+    else:
+        order = range(12) if steps == "pixels" else model.order.tolist()
+        sequence = [images[:, :, place // 3, place % 3] for place in order]
+    layer = model.lstm
+    hidden = memory = torch.zeros(6, 5, dtype=torch.float64)
+    for x in sequence:
+        gates = x @ layer.weight_ih_l0.T + layer.bias_ih_l0
+        gates = gates + hidden @ layer.weight_hh_l0.T + layer.bias_hh_l0
+        into, forget, new, out = gates.chunk(4, 1)
+        memory = forget.sigmoid() * memory + into.sigmoid() * new.tanh()
+        hidden = out.sigmoid() * memory.tanh()
+    torch.testing.assert_close(model(images), model.linear(hidden))
+
+
+def test_lstm_counts_by_hand():
+    """Four gates, each with inputs, hidden state and torch's two biases."""
+    assert size(lstm("rows", 32)) == 4 * 32 * (28 + 32 + 2) + linear(32, 10)
+    assert size(lstm("pixels", 128)) == 4 * 128 * (1 + 128 + 2) + linear(128, 10)
+    assert size(build("lstm-permuted-128", in_shape=(1, 28, 28))) == size(lstm("pixels", 128))
+
+
+def test_rows_of_a_permuted_image_have_other_pixels(rng):
+    """The permutation goes over all pixels, then they are cut into rows."""
+    images = torch.rand(2, 1, 4, 3, generator=rng)
+    plain, permuted = (
+        lstm("rows", 5, in_shape=(1, 4, 3)),
+        lstm("rows", 5, in_shape=(1, 4, 3), permutation_seed=3),
+    )
+    assert permuted.order is not None
+    order = permuted.order
+    plain.load_state_dict({k: v for k, v in permuted.state_dict().items() if k != "order"})
+    moved = images.flatten(2)[..., order].reshape(images.shape)
+    torch.testing.assert_close(permuted(images), plain(moved))
+
+
 def test_dense_layer_keeps_its_input_beside_the_new_features():
     model = build("densenet-10-4-bc", in_shape=(1, 8, 8)).eval()
     layer = model.block1_layer1
@@ -151,6 +251,12 @@ def test_transitions_halve_channels_only_with_bottlenecks():
         (lambda: densenet(41), r"depth must be 3 n \+ 4.*Take depth 40"),
         (lambda: densenet(42, bottleneck=True), r"6 n \+ 4.*Take depth 40"),
         (lambda: densenet(40, 0), "growth positive"),
+        (lambda: wide_resnet(20), r"depth must be 6 n \+ 4.*got 20\. Take 22"),
+        (lambda: wide_resnet(4), "Take 10"),
+        (lambda: wide_resnet(10, 0), "widen and classes must be positive"),
+        (lambda: wide_resnet(10, in_shape=(64,)), r"in_shape must be \(channels"),
+        (lambda: lstm("columns"), "steps must be 'rows' or 'pixels'"),
+        (lambda: lstm("rows", 0), "hidden and classes must be positive"),
         (lambda: cnn(12, 4, in_shape=(1, 8, 8)), r"at least 16x16 pixels.*got 8x8"),
         (lambda: cnn(0), "must be positive"),
         (lambda: cnn(4, in_shape=(64,)), r"in_shape must be \(channels, height, width\)"),

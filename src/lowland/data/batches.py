@@ -117,6 +117,38 @@ class Batches:
                 images = crop_and_flip(images, corner[part], mirrored[part])
             yield self.inputs(images), self.labels[index]
 
+    def rows(
+        self, index: Int[Tensor, " rows"], *, draws: Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Give any images, in any order and as often as asked for; epochs play no part.
+
+        Args:
+            index: Their positions, counted from 0 as in ``images``.
+            draws: Source of randomness, on the CPU, for the augmentation of these batches if they
+                have one; without it the images come as they are.
+
+        Returns:
+            Inputs ``(rows, channels, height, width)`` and classes ``(rows,)``.
+
+        Raises:
+            ValueError: If a position is not one of an image.
+        """
+        if index.ndim != 1 or index.is_floating_point() or index.dtype == torch.bool:
+            raise ValueError(
+                "index must hold positions, integers of shape (rows,); got "
+                f"{index.dtype} of shape {tuple(index.shape)}."
+            )
+        n = len(self.labels)
+        if len(index) and not 0 <= int(index.min()) <= int(index.max()) < n:
+            worst = index[(index < 0) | (index >= n)][0]
+            raise ValueError(f"positions must lie in 0..{n - 1}; got {int(worst)}.")
+        index = index.to(self.images.device)
+        images = self.images[index]
+        if self.augment and draws is not None:
+            corner, mirrored = augmentation(len(index), draws)
+            images = crop_and_flip(images, corner.to(index.device), mirrored.to(index.device))
+        return self.inputs(images), self.labels[index]
+
     def plan(self, epoch: int) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Draw an epoch's order, crop corners and mirror flags on the CPU; move them in one go."""
         n, device = len(self.labels), self.images.device
@@ -124,9 +156,8 @@ class Batches:
         if self.shuffle:
             order = torch.randperm(n, generator=generator(self.seed, "order", epoch)).to(device)
         if self.augment:
-            draws = generator(self.seed, "augmentation", epoch)
-            corner = torch.randint(2 * PADDING + 1, (n, 2), generator=draws).to(device)
-            mirrored = torch.randint(2, (n,), generator=draws).bool().to(device)
+            drawn = augmentation(n, generator(self.seed, "augmentation", epoch))
+            corner, mirrored = (part.to(device) for part in drawn)
         return order, corner, mirrored
 
     def inputs(
@@ -213,6 +244,12 @@ def crop_and_flip(
     each = torch.arange(len(images), device=images.device)
     cropped = windows[each, :, corner[:, 0], corner[:, 1]]
     return torch.where(mirrored[:, None, None, None], cropped.flip(-1), cropped)
+
+
+def augmentation(count: int, draws: Generator) -> tuple[Tensor, Tensor]:
+    """Draw crop corners and mirror flags on the CPU."""
+    corner = torch.randint(2 * PADDING + 1, (count, 2), generator=draws)
+    return corner, torch.randint(2, (count,), generator=draws).bool()
 
 
 def generator(seed: int, *labels: object) -> Generator:

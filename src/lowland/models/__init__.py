@@ -7,7 +7,9 @@ from lowland.models.convolutional import cnn
 from lowland.models.dense import densenet
 from lowland.models.names import build
 from lowland.models.perceptron import mlp
+from lowland.models.recurrent import lstm
 from lowland.models.residual import resnet
 from lowland.models.weights import initialize
+from lowland.models.wide import wide_resnet
 
-__all__ = ["build", "cnn", "densenet", "initialize", "mlp", "resnet"]
+__all__ = ["build", "cnn", "densenet", "initialize", "lstm", "mlp", "resnet", "wide_resnet"]

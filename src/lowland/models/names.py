@@ -14,17 +14,21 @@ from lowland.errors import MissingExtraError
 from lowland.models.convolutional import cnn
 from lowland.models.dense import densenet
 from lowland.models.perceptron import mlp
+from lowland.models.recurrent import lstm
 from lowland.models.residual import resnet
-from lowland.models.weights import GAINS, initialize
+from lowland.models.weights import INITS, initialize
+from lowland.models.wide import wide_resnet
 
 __all__ = ["build"]
 
-# one name of each kind, and all of the paper's, for suggestions
+# one name of each kind, and all of the papers', for suggestions
 EXAMPLES = (
     *("mlp-64-32-32-10", "mlp-bn-64-32-32-10"),
     *("cnn-12", "cnn-24", "cnn-36", "cnn-48", "cnn-96", "cnn-48x2", "cnn-48x3"),
     *("resnet-8", "resnet-20", "resnet-32", "resnet-44", "resnet-56"),
     *("densenet-40-12", "densenet-100-12-bc"),
+    *("wrn-10-1", "wrn-16-1", "wrn-28-2"),
+    *("lstm-rows-32", "lstm-pixels-128", "lstm-permuted-128"),
 )
 
 
@@ -44,6 +48,10 @@ def build(
     ``cnn-48``, ``cnn-48x2``  CNN-WxD: W channels, D convolutions
     ``resnet-20``             ResNet-(6n+2) for small images
     ``densenet-40-12``        DenseNet-L-k; ``densenet-100-12-bc`` with bottlenecks
+    ``wrn-28-2``              WRN-(6n+4)-k, normalized image by image instead of over the batch
+    ``lstm-rows-32``          LSTM over an image's rows: size of the hidden state; also
+                              ``lstm-pixels-128``, and ``lstm-permuted-128``, whose pixels come in
+                              an order that is the same for all seeds
     ``timm:NAME``             any network of timm, without pretrained weights
     ``torchvision:NAME``      any network of torchvision, likewise
     ========================  ==================================================================
@@ -55,8 +63,8 @@ def build(
         classes: Number of classes, by default 10; an mlp's name says it.
         in_shape: Shape of one input, by default ``(3, 32, 32)``; an mlp's name says its size.
         seed: Seed of the weights.
-        init: ``"he"`` or ``"official"``, see :func:`initialize`; a network of timm or torchvision
-            keeps its own initialization, drawn from the seed.
+        init: ``"he"``, ``"official"`` or ``"glorot"``, see :func:`initialize`; a network of timm or
+            torchvision keeps its own initialization, drawn from the seed.
 
     Returns:
         The network, on the CPU, in train mode.
@@ -67,8 +75,8 @@ def build(
     Example:
         >>> model = build("mlp-64-32-32-10", in_shape=(1, 8, 8), seed=1)
     """
-    if init not in GAINS:
-        raise ValueError(f"init must be one of {', '.join(GAINS)}; got {init!r}.")
+    if init not in INITS:
+        raise ValueError(f"init must be one of {', '.join(INITS)}; got {init!r}.")
     if classes is not None and classes < 1:
         raise ValueError(f"classes must be positive; got {classes}.")
     generator = Generator().manual_seed(seed)
@@ -99,6 +107,12 @@ def from_zoo(
     if match := re.fullmatch(r"densenet-(\d+)-(\d+)(-bc)?", name):
         bottleneck = match[3] is not None
         return densenet(int(match[1]), int(match[2]), count, shape, bottleneck=bottleneck)
+    if match := re.fullmatch(r"wrn-(\d+)-(\d+)", name):
+        return wide_resnet(int(match[1]), int(match[2]), count, shape)
+    if match := re.fullmatch(r"lstm-(rows|pixels|permuted)-(\d+)", name):
+        steps = "rows" if match[1] == "rows" else "pixels"
+        order = 0 if match[1] == "permuted" else None
+        return lstm(steps, int(match[2]), count, shape, permutation_seed=order)
     return None
 
 
@@ -167,5 +181,6 @@ def unknown(name: str) -> str:
     return (
         f"name must be that of a network; got {name!r}. {hint}There are mlp-64-32-10, "
         "mlp-bn-64-32-10, cnn-48, cnn-48x2, resnet-20, densenet-40-12, densenet-100-12-bc, "
-        "timm:NAME and torchvision:NAME, with other numbers too."
+        "wrn-28-2, lstm-rows-32, lstm-pixels-128, lstm-permuted-128, timm:NAME and "
+        "torchvision:NAME, with other numbers too."
     )
