@@ -268,16 +268,19 @@ def chosen(run: Run, batches: Iterator[Any]) -> Generator[Any]:
 
 
 def remaining(run: Run, batches: Any) -> Iterator[Any]:
-    """Go through the batches of an epoch that are still to come.
-
-    The ones before are read again, and then the generators put where they were: what draws from
-    them while it reads or trains gets the numbers it would have got.
-    """
+    """Go through the batches of an epoch that are still to come."""
+    # The ones before are read again, and then the generators put where they were: what draws from
+    # them while it reads or trains gets the numbers it would have got.
     stream = iter(batches)
-    for _ in range(run.batch):
+    for _ in range(run.batch):  # now, not when the first batch is asked for: rows may be held
         next(stream, None)
     if run.batch:
         set_rng_states(run.rng)
+    return counted(run, stream)
+
+
+def counted(run: Run, stream: Iterator[Any]) -> Iterator[Any]:
+    """Count the batches that are read."""
     for batch in stream:
         run.batch += 1
         yield batch
