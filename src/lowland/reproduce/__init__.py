@@ -3,4 +3,6 @@
 RECIPES = {
     "draxler2018": "Essentially No Barriers in Neural Network Energy Landscape: "
     "paths of low loss between independently trained minima (AutoNEB)",
+    "katharopoulos2018": "Not All Samples Are Created Equal: Deep Learning with Importance "
+    "Sampling: a backward pass only where it matters, and whether that pays",
 }

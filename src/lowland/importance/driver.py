@@ -1,0 +1,224 @@
+"""Train a model by importance sampling from start to end, resumable, with both clocks recorded."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lowland.importance.sampling import ImportanceSampling
+from lowland.results import Status, plain, write_json
+from lowland.training import TrainResult, choose_device, train
+
+__all__ = ["ImportanceResult", "train_with_importance"]
+
+
+@dataclass(frozen=True)
+class ImportanceResult:
+    """How a run went.
+
+    Attributes:
+        training: Status, learning curve and weights.
+        switches: ``[step, is_active]`` at each change; pass them as ``replay`` to repeat a run
+            whose decisions were made by the clock.
+        history: ``[step, tau, is_active]``, thinned.
+        tau: Running estimate at the end, by ``tau_rule``.
+        kappa: Batch multiplier at the end.
+        active_steps: Steps on chosen rows.
+        costs: Typical seconds of a ``"uniform"`` and an ``"active"`` step, of waiting for a batch
+            and of scoring a pool; None where nothing was measured.
+        summary: The same in a sentence.
+    """
+
+    training: TrainResult
+    switches: list[list[Any]]
+    history: list[list[Any]]
+    tau: float
+    kappa: float
+    active_steps: int
+    costs: dict[str, float | None]
+    summary: str
+
+    @property
+    def status(self) -> Status:
+        """How the run ended."""
+        return self.training.status
+
+    @property
+    def curve(self) -> list[dict[str, Any]]:
+        """The learning curve, by steps and by seconds."""
+        return self.training.curve
+
+    def record(self) -> dict[str, Any]:
+        """Give everything but the weights as plain values.
+
+        Returns:
+            What :func:`lowland.results.write_json` can hold.
+        """
+        return self.training.record() | plain(
+            {
+                "switches": self.switches,
+                "history": self.history,
+                "tau": self.tau,
+                "kappa": self.kappa,
+                "active_steps": self.active_steps,
+                "costs": {"seconds": self.costs},
+            }
+        )
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``result.json`` and ``model.safetensors``.
+
+        Args:
+            folder: Where to.
+
+        Returns:
+            The folder.
+        """
+        folder = self.training.save(folder)
+        write_json(folder / "result.json", self.record())
+        return folder
+
+    def raise_for_status(self) -> None:
+        """Raise :class:`lowland.errors.OutcomeError` if the run did not do all its steps."""
+        self.training.raise_for_status()
+
+
+def train_with_importance(
+    model: nn.Module,
+    loss_fn: Callable[[Any, Any], Tensor],
+    batches: Iterable[Any],
+    *,
+    optimizer: Callable[..., Optimizer],
+    epochs: int | None = None,
+    steps: int | None = None,
+    presample: float = 3,
+    score: str | Callable[[Any, Any], Tensor] = "bound",
+    tau_threshold: float | None = None,
+    decision: str = "two_stage",
+    tau_rule: str = "v3",
+    scheme: str = "systematic",
+    costs: str | None = None,
+    sampling: ImportanceSampling | None = None,
+    scale_learning_rate: bool = False,
+    device: str | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    progress: Any = False,
+    **training: Any,
+) -> ImportanceResult:
+    """Train a model in place, choosing examples as soon as and as long as it pays.
+
+    As :func:`lowland.training.train`, with an :class:`ImportanceSampling` in its loop; a step on
+    chosen rows reads ``presample`` batches. With ``out`` the same call after a kill goes on where
+    it was last saved.
+
+    Args:
+        model: Any module; its parameters that require a gradient are trained.
+        loss_fn: ``loss_fn(output, target)`` returns one loss per example, shape ``(batch,)``.
+        batches: Re-iterable of ``(inputs, target)``.
+        optimizer: Makes the optimizer from the parameters.
+        epochs: As many updates as this many plain epochs have, ``epochs * len(batches)``; on chosen
+            rows they read more data. Give this or ``steps``.
+        steps: Number of updates.
+        presample: See :class:`ImportanceSampling`, as for the next six.
+        score: How examples are scored.
+        tau_threshold: A threshold of one's own.
+        decision: ``"two_stage"`` or ``"paper"``.
+        tau_rule: ``"v3"`` or ``"v1"``.
+        scheme: How to draw.
+        costs: ``"measured"`` or ``"modelled"``.
+        sampling: A sampling of one's own, instead of the seven above.
+        scale_learning_rate: Multiply the learning rate by kappa in steps on chosen rows.
+        device: Where to move the model to; None leaves it.
+        seed: Seed of training and of the draws.
+        out: Folder for the state to resume from and the result.
+        progress: See :func:`lowland.training.open_progress`.
+        **training: Further arguments of :func:`lowland.training.train`: ``schedule``,
+            ``test_batches``, ``evaluation_batches``, ``precision``, ``log``, ...
+
+    Returns:
+        Status, learning curve by both clocks, and what the switch did.
+
+    Raises:
+        ValueError: If an argument is not what it must be.
+    """
+    if epochs is not None and steps is None:
+        try:
+            steps, epochs = epochs * len(batches), None  # type: ignore[arg-type]
+        except TypeError:
+            raise ValueError(
+                "epochs needs batches with a length; these have none. Give steps instead."
+            ) from None
+    if device is not None:
+        model.to(choose_device(device))
+    chooser = sampling or ImportanceSampling(
+        model,
+        loss_fn,
+        presample=presample,
+        score=score,
+        tau_threshold=tau_threshold,
+        decision=decision,
+        tau_rule=tau_rule,
+        scheme=scheme,
+        costs=costs,
+        seed=seed,
+    )
+    result = train(
+        model,
+        loss_fn,
+        batches,
+        optimizer=optimizer if not scale_learning_rate else scaled(optimizer, chooser),
+        epochs=epochs,
+        steps=steps,
+        sampling=chooser,
+        seed=seed,
+        out=out,
+        progress=progress,
+        **training,
+    )
+    if result.status is Status.FINISHED:
+        chooser.warn_if_idle()
+    found = ImportanceResult(
+        result,
+        [list(item) for item in chooser.switches],
+        [list(item) for item in chooser.switch.history],
+        chooser.tau,
+        chooser.kappa,
+        chooser.active_steps,
+        chooser.costs,
+        chooser.summary(),
+    )
+    if out is not None and result.status is not Status.INTERRUPTED:
+        write_json(Path(out) / "result.json", found.record())
+    return found
+
+
+def scaled(
+    optimizer: Callable[..., Optimizer], sampling: ImportanceSampling
+) -> Callable[..., Optimizer]:
+    """Make an optimizer whose learning rate is multiplied by kappa while rows are chosen."""
+
+    def make(params: Any) -> Optimizer:
+        made = optimizer(params)
+        rates: list[Any] = []
+
+        def before(*_: Any) -> None:
+            if not rates:  # an optimizer that wraps another calls its hooks twice
+                scale = max(1.0, sampling.kappa) if sampling.is_active else 1.0
+                rates.extend(group["lr"] for group in made.param_groups)
+                for group in made.param_groups:
+                    group["lr"] = group["lr"] * scale
+
+        def after(*_: Any) -> None:
+            for group, rate in zip(made.param_groups, rates, strict=False):
+                group["lr"] = rate
+            rates.clear()
+
+        made.register_step_pre_hook(before)
+        made.register_step_post_hook(after)
+        return made
+
+    return make

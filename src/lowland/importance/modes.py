@@ -1,0 +1,108 @@
+"""Modes of the model: how it is scored, and what its batch norms do while examples are chosen."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
+
+from lowland.errors import FallbackWarning
+from lowland.training import kept_mode, norm_layers
+
+__all__ = ["BATCH_NORMS", "Modes"]
+
+BATCH_NORMS = ("eval_score", "frozen", "pool")
+
+
+class Modes:
+    """Puts a model in the modes that scoring and training on chosen rows need, and back.
+
+    Args:
+        model: Any module.
+        batch_norm: ``"eval_score"`` scores with running statistics and trains as the user's loop
+            does; ``"frozen"`` uses running statistics in training too, and leaves them as they
+            are; ``"pool"`` feeds them from the pool, which is uniform, and not from chosen rows.
+
+    Raises:
+        ValueError: If ``batch_norm`` is none of these.
+    """
+
+    def __init__(self, model: nn.Module, batch_norm: str):
+        if batch_norm not in BATCH_NORMS:
+            raise ValueError(f"batch_norm must be one of {BATCH_NORMS}; got {batch_norm!r}.")
+        self.model = model
+        self.batch_norm = batch_norm
+        self.has_warned = False
+        self.momenta: dict[nn.Module, float | None] = {}
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Put batch norms back at the end of a block.
+
+        Yields:
+            Nothing.
+        """
+        layers = norm_layers(self.model).values()
+        modes = {layer: layer.training for layer in layers}
+        self.momenta = {layer: layer.momentum for layer in layers}
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.momentum = self.momenta[layer]
+                if self.batch_norm == "frozen":
+                    layer.training = modes[layer]
+            self.momenta = {}
+
+    @contextmanager
+    def scoring(self) -> Iterator[None]:
+        """Score in evaluation mode; ``"pool"`` updates batch-norm statistics by the way.
+
+        Yields:
+            Nothing.
+        """
+        if not self.has_warned:
+            self.has_warned = True
+            warn_of(self.model, self.batch_norm)
+        with kept_mode(self.model):
+            self.model.eval()
+            if self.batch_norm == "pool":
+                self.set_momenta(chosen=False)
+                for layer in self.momenta:
+                    layer.train()
+            yield
+
+    def before_step(self, *, chosen: bool) -> None:
+        """Set batch norms for the training pass that follows.
+
+        Args:
+            chosen: Whether its rows were chosen by their scores.
+        """
+        if self.batch_norm == "pool":
+            self.set_momenta(chosen=chosen)
+        elif self.batch_norm == "frozen":
+            for layer in self.momenta:
+                layer.eval()
+
+    def set_momenta(self, *, chosen: bool) -> None:
+        """Let batch norms learn their statistics, or not."""
+        for layer, momentum in self.momenta.items():
+            layer.momentum = 0.0 if chosen else momentum  # type: ignore[assignment]
+
+
+def warn_of(model: nn.Module, batch_norm: str) -> None:
+    """Say once that scores come from another mode than gradients."""
+    kinds = []
+    if batch_norm == "eval_score" and any(m.training for m in norm_layers(model).values()):
+        kinds.append("batch norm (chosen rows shift its statistics; see batch_norm=)")
+    if any(isinstance(m, _DropoutNd) and m.training and m.p > 0 for m in model.modules()):
+        kinds.append("dropout")
+    if kinds:
+        warnings.warn(
+            f"examples are scored in evaluation mode, but the model trains with "
+            f"{' and '.join(kinds)}. The gradient stays unbiased, its variance may not fall as "
+            "estimated.",
+            FallbackWarning,
+            stacklevel=2,
+        )

@@ -1,0 +1,149 @@
+"""Batches and pools, read from whatever the user's loop goes through."""
+
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+
+from lowland.errors import FallbackWarning
+from lowland.importance.rows import Rows, count_rows, take_apart
+from lowland.training import to_device
+
+__all__ = ["Pools"]
+
+
+class Pools:
+    """Reads the next batch or pool, and knows how large a batch is.
+
+    Args:
+        presample: Pool over batch.
+        batch_size: Rows of a batch; None takes the first batch's.
+        device: Tells where rows are put; asked at every batch, as a model may move.
+        get_inputs: See :func:`lowland.importance.rows.take_apart`.
+        get_targets: Likewise.
+
+    Raises:
+        ValueError: If the pool would be no larger than the batch.
+    """
+
+    def __init__(
+        self,
+        presample: float,
+        batch_size: int | None,
+        device: Callable[[], torch.device],
+        get_inputs: Callable[[Any], Any] | None,
+        get_targets: Callable[[Any], Any] | None,
+    ):
+        self.presample, self.batch_size, self.device = presample, batch_size, device
+        self.get_inputs, self.get_targets = get_inputs, get_targets
+        self.rows: Rows | None = None
+        self.held: Any = None
+        self.size: int | None = None
+        self.has_warned = False
+        if batch_size is not None:
+            self.know_size(batch_size)
+
+    def know_size(self, size: int) -> None:
+        """Settle the batch size.
+
+        Args:
+            size: Rows of a batch.
+
+        Raises:
+            ValueError: If the pool would be no larger than that.
+        """
+        if size < 1:
+            raise ValueError(f"batch_size must be at least 1 row; got {size}.")
+        if round(self.presample * size) <= size:
+            raise ValueError(
+                "presample must make a pool larger than the batch; got "
+                f"{self.presample} times {size} rows. Take 2 to 6."
+            )
+        self.size = size
+
+    def open(self, batches: Iterable[Any]) -> Rows:
+        """Begin a pass, with the rows that an interrupted one has left.
+
+        Args:
+            batches: What to go through.
+
+        Returns:
+            The stream of rows.
+        """
+        self.rows = Rows(iter(batches), self.place, self.held)
+        self.held = None
+        if self.size is None and (batch := self.rows.take()) is not None:
+            self.know_size(count_rows(batch))
+            self.rows.held = batch
+        return self.rows
+
+    def close(self) -> None:
+        """End a pass."""
+        self.rows = None
+
+    def batch(self, rows: Rows) -> Any | None:
+        """Read a batch, as it comes where nothing speaks against it.
+
+        Args:
+            rows: The stream.
+
+        Returns:
+            The batch, None at the end.
+        """
+        is_whole = rows.held is None and self.batch_size is None
+        return rows.take(None if is_whole else self.size)
+
+    def pool(self, rows: Rows, size: int) -> Any | None:
+        """Read a pool, and warn once if the whole data set is smaller.
+
+        Args:
+            rows: The stream.
+            size: Rows wanted.
+
+        Returns:
+            The pool, smaller at the end, None behind it.
+        """
+        pool = rows.take(size)
+        if pool is None:
+            return None
+        found = count_rows(pool)
+        if found < size and found == rows.count and not self.has_warned:
+            self.has_warned = True
+            warnings.warn(
+                f"the data set has {found} examples, fewer than a pool of {size}; the whole set "
+                "is the pool. Lower presample or batch_size.",
+                FallbackWarning,
+                stacklevel=4,
+            )
+        return pool
+
+    def place(self, batch: Any) -> Any:
+        """Move a batch to the model.
+
+        Args:
+            batch: The user's.
+
+        Returns:
+            The same there.
+        """
+        return to_device(batch, self.device())
+
+    def pair(self, batch: Any) -> tuple[Any, Any]:
+        """Find a batch's inputs and targets.
+
+        Args:
+            batch: The user's.
+
+        Returns:
+            Inputs and targets.
+        """
+        return take_apart(batch, self.get_inputs, self.get_targets)
+
+    def state(self) -> Any:
+        """Give the rows that were read but not handed out.
+
+        Returns:
+            A batch, or None.
+        """
+        return self.held if self.rows is None else self.rows.held
