@@ -41,11 +41,11 @@ class ImportanceSampling:
         model: The user's model. Scoring leaves it as it was.
         loss_fn: ``loss_fn(output, target)`` returns one loss per example, shape ``(batch,)``.
         presample: Pool over batch, :math:`r = B / b`; the paper advises 2 to 6.
-        score: ``"bound"`` (see :func:`lowland.importance.scores`), ``"last_layer"``, ``"loss"``,
-            ``"gradient_norm"`` (exact and slow), or ``score(output, target)`` of one's own.
+        score: ``"bound"``, ``"last_layer"``, ``"loss"``, ``"gradient_norm"`` (exact and slow),
+            or ``score(output, target)`` of one's own; see :func:`lowland.importance.scores`.
         tau_threshold: Choose while tau is above this; None asks ``decision`` and the costs.
         decision: ``"two_stage"`` counts the variance of the pool itself, ``"paper"`` does not.
-        tau_rule: ``"v3"``, or ``"v1"`` for the square root that the paper's experiments used.
+        tau_rule: ``"v3"``, or ``"v1"`` for the square root of the paper's experiments.
         scheme: How to draw, see :func:`lowland.importance.draw`.
         smoothing: Of the running mean of tau, the paper's :math:`a_\tau`.
         mixing: Share of uniform probability in every draw; it bounds weights by its inverse.
@@ -64,10 +64,10 @@ class ImportanceSampling:
         get_inputs: From a batch to the model's inputs.
         get_targets: From a batch to the targets. By default a batch is ``(inputs, target)``, or
             a mapping with ``"labels"``.
-        on_scores: Called as ``on_scores(step, scores)`` with each scored pool.
-        on_sample: Called as ``on_sample(step, index, weight)`` with each draw.
+        on_scores: ``on_scores(step, scores)`` sees each scored pool.
+        on_sample: ``on_sample(step, index, weight)`` sees each draw.
         seed: Seed of the draws; each process adds its rank.
-        replay: ``switches`` of an earlier run, to be repeated whatever tau and the clock say.
+        replay: ``switches`` of an earlier run, to be repeated.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -138,7 +138,7 @@ class ImportanceSampling:
         """Go once through some batches, choosing from pools of them while that pays.
 
         Args:
-            batches: A loader, or any iterable; a pool is consecutive batches of it.
+            batches: Any iterable; a pool is consecutive batches of it.
 
         Yields:
             Batches in the same containers, on the model's device.
@@ -159,8 +159,7 @@ class ImportanceSampling:
         """Choose from a pool at hand, for loops that hand out batches themselves.
 
         Args:
-            batch: A pool: ``presample`` times the rows to train on. While choosing does not pay,
-                its first rows are taken.
+            batch: A pool; while choosing does not pay, its first rows are taken.
 
         Returns:
             The rows to train on; give the model's output for them to :meth:`loss`.
@@ -185,10 +184,9 @@ class ImportanceSampling:
 
     def close(self) -> None:
         """Let go of the model after the last :meth:`select`."""
-        opened, self.opened = self.opened, None
         self.timing = self.current = None
-        if opened is not None:
-            opened.close()
+        if self.opened is not None:
+            self.opened = self.opened.close()
 
     def next_chosen(self, rows: Rows) -> Chosen | None:
         """Read and choose the next batch, None at the end."""
@@ -230,7 +228,7 @@ class ImportanceSampling:
             self.on_scores(step, score)
         total = float(score.sum())
         if total == 0 or not (callable(self.scorer.score) or isfinite(total)):
-            self.timing = None  # nothing to choose by; the loss will tell if it is not finite
+            self.timing = None  # nothing to choose by; the loss will tell
             return uniform(select(pool, slice(0, size)), is_scored=True)
         drawn = self.drawer.draw(pool, score, size, step)
         self.waiting = drawn[1:]
