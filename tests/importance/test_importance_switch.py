@@ -11,6 +11,7 @@ from torch import nn
 
 from lowland.errors import NoEffectWarning
 from lowland.importance import ImportanceSampling
+from lowland.importance.switch import Switch
 from oracles.slow_importance import slow_averages, slow_decisions, slow_sgd, slow_tau
 from small_networks import losses, same, seeded
 
@@ -172,3 +173,23 @@ def test_counters_and_summary():
     assert sampling.active_steps == 7
     assert "7 of 18 steps" in sampling.summary()
     sampling.warn_if_idle()
+
+
+def test_a_busy_moment_does_not_keep_it_off():
+    """Costs that were measured too high are forgotten, and scoring is timed again."""
+    switch = Switch(3, smoothing=0.0)
+    heavy = torch.tensor([1.0] + [0.0] * 29)
+    for _ in range(3):
+        switch.costs.add("uniform", 1.0)
+    switch.costs.add_ratio(50.0, 1.0)  # 50 uniform steps: never worth it
+    for _ in range(200):
+        switch.begin_step()
+        switch.feed(heavy)
+        switch.settle()
+        assert not switch.is_active
+    assert switch.begins_trial()
+    switch.costs.add_ratio(1.5, 1.0)
+    assert not switch.begins_trial()  # once
+    switch.feed(heavy)
+    switch.settle()
+    assert switch.is_active

@@ -203,10 +203,10 @@ class ImportanceSampling:
             self.switch.begin_step()
             self.timing.wait = perf_counter() - now
             self.switch.costs.add("wait", self.timing.wait)
-            if self.switch.wants_score_cost:
+            if self.switch.begins_trial():
                 pool = join([batch] * round(self.switch.ratio))
                 self.timing.score = self.scorer.seconds(*self.pools.pair(pool))
-                self.timing.began = perf_counter() - self.timing.wait  # as if nothing had been
+                self.timing.began = perf_counter() - self.timing.wait
             return uniform(batch)
         pool_rows, size = self.switch.pool_and_batch(self.pools.size or 1)
         pool = self.pools.pool(rows, pool_rows)

@@ -28,6 +28,7 @@ __all__ = ["Switch"]
 COSTS = ("measured", "modelled")
 SIZES = ("fixed", "constant_time", "constant_variance")
 MOST_HISTORY = 400
+STEPS_BETWEEN_TRIALS = 200  # scoring a pool now and then costs less than a hundredth
 
 
 class Switch:
@@ -107,6 +108,7 @@ class Switch:
         self.estimate = 0.0
         self.is_active = False
         self.steps = self.active_steps = 0
+        self.tried = 0  # the step of the last trial, or the last one that was on
         self.switches: list[list[Any]] = []
         self.history: list[list[Any]] = []
         self.stride = 1
@@ -138,14 +140,28 @@ class Switch:
 
     @property
     def wants_score_cost(self) -> bool:
-        """Whether it is time to measure scoring: it may pay, and nobody knows what it costs."""
+        """Whether to measure scoring: it may pay, and what is known of its cost is old."""
         return (
             self.is_measured
             and self.tau_threshold is None
-            and self.costs.ratio is None
+            and not self.is_active
+            and (self.costs.ratio is None or self.steps - self.tried >= STEPS_BETWEEN_TRIALS)
             and self.costs.of("uniform") is not None
             and self.kappa > 1 + 0.5 * self.ratio / (1 + self.backward_cost)
         )
+
+    def begins_trial(self) -> bool:
+        """Begin to measure scoring, if it is time to.
+
+        Returns:
+            Whether it is. Costs of another time are forgotten: a machine that was busy then must
+            not keep the switch off for good.
+        """
+        if not self.wants_score_cost:
+            return False
+        self.tried = self.steps
+        self.costs.ratios.clear()
+        return True
 
     def pool_and_batch(self, size: int) -> tuple[int, int]:
         """Say how many rows to score, and how many of them to train on.
@@ -175,7 +191,8 @@ class Switch:
         if scores.device.type == "cpu" and (scores < 0).any():
             first = int((scores < 0).nonzero()[0])
             raise ValueError(
-                f"scores must not be negative; got {scores[first].item()} at index {first}."
+                f"scores must be finite and not negative; got {scores[first].item()} at index "
+                f"{first}."
             )
         sums = score_sums(scores)
         cost = self.costs.ratio if self.is_measured else None
@@ -227,6 +244,8 @@ class Switch:
             self.switches.append([self.steps, self.is_active])
         self.steps += 1
         self.active_steps += self.is_active
+        if self.is_active:
+            self.tried = self.steps
         return self.is_active
 
     def remember(self) -> None:
@@ -257,6 +276,7 @@ class Switch:
             "is_active": self.is_active,
             "steps": self.steps,
             "active_steps": self.active_steps,
+            "tried": self.tried,
             "switches": [list(item) for item in self.switches],
             "history": [list(item) for item in self.history],
             "stride": self.stride,
@@ -271,7 +291,15 @@ class Switch:
         Args:
             state: What :meth:`state_dict` returned.
         """
-        for name in ("estimate", "is_active", "steps", "active_steps", "stride", "known_cost"):
+        for name in (
+            "estimate",
+            "is_active",
+            "steps",
+            "active_steps",
+            "tried",
+            "stride",
+            "known_cost",
+        ):
             setattr(self, name, state[name])
         self.switches = [list(item) for item in state["switches"]]
         self.history = [list(item) for item in state["history"]]

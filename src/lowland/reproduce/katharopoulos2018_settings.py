@@ -19,6 +19,7 @@ class Task:
         augment: None, or ``"crop-flip"``.
         examples: Training images, a fixed choice; None for all.
         evaluated: Training images that the training loss is measured on; None for all.
+        tested: Test images; None for all.
     """
 
     data: str
@@ -28,6 +29,7 @@ class Task:
     augment: str | None = None
     examples: int | None = None
     evaluated: int | None = None
+    tested: int | None = None
 
 
 @dataclass(frozen=True)
@@ -269,7 +271,9 @@ def smoke() -> Settings:
 
 def hour() -> Settings:
     """A part of CIFAR-10 and a small wide ResNet: equal wall clock on two cores."""
-    task = Task("cifar10", "wrn-10-1", 64, init="glorot", examples=5000, evaluated=2000)
+    task = Task(
+        "cifar10", "wrn-10-1", 64, init="glorot", examples=5000, evaluated=2000, tested=2000
+    )
     race = Race(
         "images",
         task,
