@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+from lowland.errors import UnsupportedModelError
 from lowland.importance import (
     cross_entropy_scores,
     equivalent_batch,
@@ -89,7 +90,7 @@ def test_the_model_stays_as_it_was(make, mode):
 
 def test_nothing_to_train():
     model = mlp().requires_grad_(requires_grad=False)
-    with pytest.raises(ValueError, match="requires a gradient"):
+    with pytest.raises(UnsupportedModelError, match="requires a gradient"):
         gradient_norms(model, losses, *class_batches(4)[0])
 
 

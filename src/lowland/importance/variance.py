@@ -48,8 +48,9 @@ def equivalent_batch(scores: Float[Tensor, " pool"], *, rule: str = "v3") -> Flo
     """
     if scores.ndim != 1 or not len(scores):
         raise ValueError(f"scores must have shape (pool,); got {tuple(scores.shape)}.")
-    largest = scores.detach().max()
-    return tau_from_sums(score_sums(scores / largest if largest > 0 else scores), rule)
+    wide = scores.detach().to(torch.float32 if scores.device.type == "mps" else torch.float64)
+    largest = wide.max()  # squares of very large or small scores have no number
+    return tau_from_sums(score_sums(wide / largest if largest > 0 else wide), rule)
 
 
 def score_sums(scores: Float[Tensor, " pool"]) -> Float[Tensor, "3"]:
