@@ -43,8 +43,8 @@ def equivalent_batch(scores: Float[Tensor, " pool"], *, rule: str = "v3") -> Flo
         :math:`\lVert p - u \rVert^2 = \sum p^2 - 1/B`.
 
     Example:
-        >>> equivalent_batch(torch.tensor([1.0, 1.0, 1.0, 3.0])).item()
-        1.3333333333333333
+        >>> round(equivalent_batch(torch.tensor([1.0, 1.0, 1.0, 3.0])).item(), 9)
+        1.333333333
     """
     if scores.ndim != 1 or not len(scores):
         raise ValueError(f"scores must have shape (pool,); got {tuple(scores.shape)}.")
