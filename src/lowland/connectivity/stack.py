@@ -146,11 +146,11 @@ def losses_and_grads(
         leaves = {name: view.detach().requires_grad_() for name, view in params.items()}
         (each,) = run_rows(stack, loss, leaves, norms, fixed)
         parts = torch.autograd.grad(each.sum(), list(leaves.values()), materialize_grads=True)
-        flat = [part.reshape(*each.shape, -1) for part in parts]
+        flat = [part.reshape((*each.shape, -1)) for part in parts]
         torch.cat(flat, dim=-1, out=grads[rows, : stack.params.size])
         losses[rows] = each.detach().to(losses.dtype)
         if stack.statistics_move:
-            moved = [norms[name].reshape(*each.shape, -1) for name in stack.statistics.names]
+            moved = [norms[name].reshape((*each.shape, -1)) for name in stack.statistics.names]
             vectors[rows, stack.params.size :] = torch.cat(moved, dim=-1)
     return losses, grads
 
