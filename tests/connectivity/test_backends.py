@@ -12,9 +12,10 @@ from torch.testing import assert_close
 
 from lowland.connectivity import find_path, linear_path, measure_plane
 from lowland.connectivity.ends import make_stack
-from lowland.connectivity.stack import losses_and_grads, mode, per_example
+from lowland.connectivity.stack import losses_and_grads, per_example
 from lowland.errors import FallbackWarning, UnsupportedModelError
 from lowland.params import call
+from lowland.training import mode
 from small_networks import (
     SHORT,
     Branching,

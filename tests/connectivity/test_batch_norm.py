@@ -18,9 +18,10 @@ from lowland.connectivity import (
 )
 from lowland.connectivity.band import band_of, endless
 from lowland.connectivity.ends import make_stack
-from lowland.connectivity.stack import losses_and_grads, mode, recalibrated
+from lowland.connectivity.stack import losses_and_grads, recalibrated
 from lowland.data import Batches, load
 from lowland.models import build
+from lowland.training import mode
 from small_networks import SHORT, class_batches, conv_net, losses, norm_mlp, two
 
 pytestmark = pytest.mark.filterwarnings("ignore::lowland.errors.NoEffectWarning")

@@ -15,7 +15,7 @@ from lowland.connectivity.path_result import CycleResult, PathResult
 from lowland.connectivity.plane import Plane, measure_plane
 from lowland.connectivity.profile import Profile
 from lowland.connectivity.schedule import SCHEDULES, Cycle, Schedule
-from lowland.connectivity.stack import recalibrate
+from lowland.training import recalibrate
 
 __all__ = [
     "SCHEDULES",

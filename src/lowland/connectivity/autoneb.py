@@ -29,7 +29,6 @@ from lowland.connectivity.path import Path, segment_lengths
 from lowland.connectivity.path_result import CycleResult, PathResult
 from lowland.connectivity.profile import Profile
 from lowland.connectivity.schedule import Cycle, Schedule, schedule_named
-from lowland.connectivity.stack import mode
 from lowland.connectivity.task import Task, make_task
 from lowland.errors import NoEffectWarning
 from lowland.results import Status, open_folder, plain, read_json, write_json
@@ -40,6 +39,7 @@ from lowland.training import (
     interruptible,
     is_main_process,
     isolated_rng,
+    mode,
     open_progress,
 )
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lowland.connectivity.stack import Stack, losses_and_grads, mode, per_example
+from lowland.connectivity.stack import Stack, losses_and_grads, per_example
 from lowland.errors import FallbackWarning, UnsupportedModelError
 from lowland.training import (
     all_sum,
@@ -17,6 +17,7 @@ from lowland.training import (
     batch_count,
     broadcast,
     isolated_rng,
+    mode,
     rank_and_world,
     tensors_in,
     to_device,

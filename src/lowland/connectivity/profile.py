@@ -9,12 +9,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lowland.connectivity.path import arc_fractions, points_between
-from lowland.connectivity.stack import Stack, mode, per_example, recalibrated
+from lowland.connectivity.stack import Stack, per_example, recalibrated
 from lowland.training import (
     all_sum,
     as_pair,
     batch_count,
     isolated_rng,
+    mode,
     rank_and_world,
     to_device,
 )

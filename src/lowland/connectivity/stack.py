@@ -1,7 +1,6 @@
 """Many copies of one network, each at its own parameters, on one batch."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,24 +9,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import vmap
 
-from lowland.params import Layout, call, call_at
+from lowland.params import Layout, call_at
 from lowland.training import (
-    as_pair,
-    autocast,
     batch_count,
     checked_losses,
-    device_of,
     mistakes,
-    norm_layers,
-    to_device,
+    mode,
 )
 
 __all__ = [
     "Stack",
     "losses_and_grads",
-    "mode",
     "per_example",
-    "recalibrate",
     "recalibrated",
 ]
 
@@ -79,41 +72,6 @@ class Stack:
     def with_backend(self, backend: str) -> "Stack":
         """The same copies, run another way."""
         return replace(self, backend=backend)
-
-
-@contextmanager
-def mode(model: nn.Module, *, norm_trains: bool, momentum: float | None = None) -> Iterator[None]:
-    """Put a model in evaluation mode, its batch norms in training mode on request, and back.
-
-    Dropout and stochastic depth are off either way: a path is relaxed on a function of the
-    parameters, not on a random one. Recurrent layers are in training mode with their dropout at
-    zero, as cuDNN refuses their backward pass otherwise. Products are in full float32, and
-    attention takes no path that has no derivative.
-    """
-    mha = torch.backends.mha
-    fast = mha.get_fastpath_enabled()
-    was_training = {module: module.training for module in model.modules()}
-    layers = norm_layers(model).values()
-    momenta = {layer: layer.momentum for layer in layers}
-    dropouts = {m: m.dropout for m in model.modules() if isinstance(m, nn.RNNBase)}
-    try:
-        mha.set_fastpath_enabled(False)
-        model.eval()
-        for module in dropouts:
-            module.training, module.dropout = True, 0.0
-        for layer in layers:
-            layer.training = norm_trains
-            layer.momentum = layer.momentum if momentum is None else momentum
-        with autocast(device_of(model), "float32"):
-            yield
-    finally:
-        mha.set_fastpath_enabled(fast)
-        for module, dropout in dropouts.items():
-            module.dropout = dropout
-        for module, training in was_training.items():
-            module.training = training
-        for layer, value in momenta.items():
-            layer.momentum = value
 
 
 @torch.enable_grad()  # also where the user has switched gradients off
@@ -219,35 +177,6 @@ def recalibrated(
         with mode(stack.model, norm_trains=True, momentum=batch_count(batch[1]) / seen):
             forward_rows(stack, run, vectors, batch[1], fresh)
     return fresh
-
-
-@torch.no_grad()
-def recalibrate(model: nn.Module, batches: Iterable[tuple[Any, Any]], examples: int = 2000) -> None:
-    """Recompute a model's batch-norm statistics, in place, as an average over some batches.
-
-    A network from the middle of a path needs it: statistics do not move with the parameters.
-
-    Args:
-        model: The network; its modes, momenta and everything else stay as they are.
-        batches: Training batches of (inputs, target).
-        examples: Stop after the batch that brings the number of examples to this.
-
-    Raises:
-        ValueError: If there is no batch.
-    """
-    for layer in norm_layers(model).values():
-        layer.reset_running_stats()
-    seen = 0
-    for batch in batches:
-        inputs, target = to_device(as_pair(batch), device_of(model))
-        count = batch_count(target)
-        seen += count
-        with mode(model, norm_trains=True, momentum=count / seen):
-            call(model, inputs)
-        if seen >= examples:
-            return
-    if not seen:
-        raise ValueError("batches must hold at least one batch; got none. Is the data set empty?")
 
 
 @torch.no_grad()

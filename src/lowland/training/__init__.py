@@ -14,7 +14,7 @@ from lowland.training.evaluate import (
 from lowland.training.interrupt import interruptible
 from lowland.training.loop import train
 from lowland.training.nested import batch_count, map_tensors, tensors_in, to_device
-from lowland.training.norms import norm_layers
+from lowland.training.norms import mode, norm_layers, recalibrate
 from lowland.training.progress import Progress, open_progress
 from lowland.training.ranks import all_sum, broadcast, is_main_process, rank_and_world
 from lowland.training.result import TrainResult
@@ -43,10 +43,12 @@ __all__ = [
     "match_state",
     "map_tensors",
     "mistakes",
+    "mode",
     "norm_layers",
     "open_progress",
     "rank_and_world",
     "read_state",
+    "recalibrate",
     "save_state",
     "seed_from",
     "tensors_in",

@@ -52,6 +52,7 @@ def train(
     test_batches: Iterable[Any] | None = None,
     evaluation_batches: Iterable[Any] | None = None,
     evaluate_every: int = 1,
+    measure: Callable[[nn.Module], dict[str, Any]] | None = None,
     progress: bool | None | Progress = False,
     log: Callable[[dict[str, Any], int], None] | None = None,
     max_steps_now: int | None = None,
@@ -89,6 +90,7 @@ def train(
         evaluation_batches: Data for its ``train_loss`` and ``train_error``, in eval mode; without
             it ``train_loss`` is the mean over the steps since the last row, as they happened.
         evaluate_every: Epochs between two rows of the curve; the end adds one in any case.
+        measure: Further plain values of every row of the curve, from the model.
         progress: See :func:`lowland.training.open_progress`.
         log: Called as ``log(values, step)`` with each line of ``metrics.jsonl``.
         max_steps_now: Stop this call after so many steps, as if interrupted.
@@ -146,6 +148,7 @@ def train(
         test_batches=test_batches,
         evaluation_batches=evaluation_batches,
         evaluate_every=evaluate_every,
+        measure=measure,
         save_every=save_every,
         log=log,
         folder=None if out is None else open_folder(out, settings),
@@ -177,6 +180,7 @@ class Plan:
     test_batches: Any
     evaluation_batches: Any
     evaluate_every: int
+    measure: Callable[[nn.Module], dict[str, Any]] | None
     save_every: float
     log: Callable[[dict[str, Any], int], None] | None
     folder: Path | None
@@ -316,21 +320,23 @@ def add_row(run: Run, plan: Plan, task: Task) -> None:
     look(run, plan, task)
     if run.status is not None:
         return
-    train = measure(run, plan.evaluation_batches)
-    test = measure(run, plan.test_batches)
+    train = measure_on(run, plan.evaluation_batches)
+    test = measure_on(run, plan.test_batches)
     values = {
         "train_loss": train["loss"] if train else run.loss_sum / run.loss_count,
         "train_error": train.get("error"),
         "test_loss": test.get("loss"),
         "test_error": test.get("error"),
     }
+    if plan.measure is not None:
+        values |= plan.measure(run.model)
     run.loss_sum, run.loss_count = 0.0, 0
     run.curve.append(report(run, plan, values))
     if run.step == plan.steps or run.epoch == plan.epochs:
         run.end(Status.FINISHED, f"did all {run.step} steps.")
 
 
-def measure(run: Run, batches: Any) -> dict[str, float | None]:
+def measure_on(run: Run, batches: Any) -> dict[str, float | None]:
     """Evaluate on batches if there are any."""
     if batches is None:
         return {}
