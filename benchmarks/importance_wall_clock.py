@@ -47,7 +47,7 @@ class Setting:
 
 SETTINGS = {
     # many examples, soon known; the backward pass and the update of large layers are the cost
-    "mnist": Setting("mnist", "mlp-784-512-512-10", 32, 15.0, (0.05, 0.1), 5),
+    "mnist": Setting("mnist", "mlp-784-512-512-10", 32, 30.0, (0.02, 0.05, 0.1), 5),
     # few examples, seen often in a reshuffled order; a step is mostly the framework's own time
     "digits": Setting("digits", "mlp-64-128-128-10", 32, 1.5, (0.05, 0.1, 0.2, 0.4), 3),
 }
