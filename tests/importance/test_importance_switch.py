@@ -102,7 +102,7 @@ def test_on_and_off_again(spikes, smoothing, rule, presample):
         if before != now
     ]
     assert [[n, bool(now)] for n, now in sampling.switches] == changes
-    assert sampling.active_steps == sum(active)
+    assert sampling.active_steps == sum(item[0] for item in seen)
 
 
 def test_tau_threshold_by_rule():
@@ -170,9 +170,24 @@ def test_a_model_that_is_not_finite_is_not_masked():
 def test_counters_and_summary():
     sampling, _ = watched([[0.0, 0, 1]] * 30, tau_threshold=2)
     assert sampling.steps == 11 + 7  # 19 batches are six pools and a rest
-    assert sampling.active_steps == 7
-    assert "7 of 18 steps" in sampling.summary()
+    assert sampling.active_steps == 6
+    assert "6 of 18 steps" in sampling.summary()
     sampling.warn_if_idle()
+
+
+@pytest.mark.filterwarnings("ignore:the data set has 6 examples")
+@pytest.mark.parametrize("pool", [[0.3] * 6, [0.0] * 18])
+def test_a_step_that_could_not_choose_is_not_counted_as_active(pool):
+    """The switch is on, but the pool is a rest of one batch, or has nothing to choose by."""
+    model = regression()
+    sampling = ImportanceSampling(model, squares, score=carried, batch_size=6, **ALWAYS)
+    for x, y in sampling(scored([pool])):
+        sampling.loss(model(x), y)
+        assert not sampling.is_active
+    assert (sampling.steps, sampling.active_steps) == (1, 0)
+    assert sampling.switches == [[0, True]]
+    with pytest.warns(NoEffectWarning, match="none was larger than a batch, or all scored zero"):
+        sampling.warn_if_idle()
 
 
 def test_a_busy_moment_does_not_keep_it_off():

@@ -11,6 +11,7 @@ from lowland.report.records import check_figure
 from lowland.reproduce import RECIPES, katharopoulos2018
 from lowland.reproduce.katharopoulos2018 import FineTuning, Noise, run, settings
 from lowland.reproduce.katharopoulos2018_noise import all_digits, describe_optimum, find_optimum
+from lowland.reproduce.katharopoulos2018_races import flushed_denormals
 from lowland.reproduce.katharopoulos2018_switch import changed_lines, first_active
 from lowland.results import Record, Status, plain, read_json
 from lowland.training import use_threads
@@ -228,6 +229,22 @@ def test_bad_input(tmp_path):
     with pytest.raises(ValueError, match="name must be that of a network"):
         run(replace(tiny(), races=races), out=tmp_path / "other")
     assert not any((tmp_path / name).exists() for name in ("run", "other"))
+
+
+def test_denormals_are_flushed_for_the_pixel_lstm_only():
+    """Half of the smallest normal number is zero in the block, and is there again after it."""
+    assert [race.name for race in settings("paper").races if race.flush_denormals] == ["sequences"]
+    assert not any(race.flush_denormals for race in settings("laptop").races)
+    smallest = torch.full((64,), torch.finfo(torch.float32).tiny)
+
+    def is_kept():
+        return bool((smallest / 2).any())
+
+    with flushed_denormals(is_on=False):
+        assert is_kept()
+    with flushed_denormals(is_on=True):
+        assert not is_kept()
+    assert is_kept()
 
 
 def test_the_optimum_of_the_noise_floor():

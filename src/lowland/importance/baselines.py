@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lowland.importance.rows import Rows, count_rows, join, select
+from lowland.importance.state import set_state, state_of
 from lowland.training import checked_losses, generator
 from lowland.training.evaluate import LossFn
 
@@ -31,6 +32,9 @@ def weighted_loss(
 
     Raises:
         ValueError: If the losses do not belong to the rows that were given.
+
+    Source:
+        Ours.
     """
     losses = checked_losses(loss_fn, output, target)
     if weight is None or len(weight) != len(losses):
@@ -62,6 +66,8 @@ class UniformSampling:
         Katharopoulos & Fleuret, ICML 2018, Section 4 ("uniform"); the multiple is ours.
     """
 
+    saved = ("steps", "rows_read")
+
     def __init__(self, loss_fn: LossFn, multiple: int = 1):
         if multiple < 1:
             raise ValueError(f"multiple must be at least 1 batch; got {multiple}.")
@@ -90,41 +96,20 @@ class UniformSampling:
             yield batch
 
     def loss(self, output: Any, target: Any) -> Float[Tensor, ""]:
-        """Average the losses of the batch.
-
-        Args:
-            output: What the model returned.
-            target: What the batch asks for.
-
-        Returns:
-            The scalar to back-propagate.
-        """
+        """Give the mean loss of the batch, to back-propagate."""
         return weighted_loss(self.loss_fn, output, target, self.weight)[0]
 
     def summary(self) -> str:
-        """Say what was done.
-
-        Returns:
-            A sentence.
-        """
+        """Say in a sentence what was done."""
         return f"{self.steps} uniform steps; {self.rows_read} rows read"
 
     def state_dict(self) -> dict[str, Any]:
-        """Give what another one needs to go on.
-
-        Returns:
-            Plain values. Where the loader stands is not among them.
-        """
-        return {"steps": self.steps, "rows_read": self.rows_read}
+        """Give what another one needs to go on; where the loader stands is not part of it."""
+        return state_of(self, self.saved)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state.
-
-        Args:
-            state: What :meth:`state_dict` returned.
-        """
-        self.steps, self.rows_read = state["steps"], state["rows_read"]
-        self.weight = None
+        """Go on from what :meth:`state_dict` gave."""
+        set_state(self, self.saved, state)
 
 
 class RandomSubset:
@@ -149,6 +134,8 @@ class RandomSubset:
     Source:
         Okanovic et al., ICLR 2024 (repeated sampling of random subsets), within a pool.
     """
+
+    saved = ("steps", "rows_read", "generator", "size", "held")
 
     def __init__(self, loss_fn: LossFn, presample: float = 3.0, seed: int = 0):
         check_presample(presample)
@@ -186,49 +173,20 @@ class RandomSubset:
         self.held = None
 
     def loss(self, output: Any, target: Any) -> Float[Tensor, ""]:
-        """Average the losses of the batch.
-
-        Args:
-            output: What the model returned.
-            target: What the batch asks for.
-
-        Returns:
-            The scalar to back-propagate.
-        """
+        """Give the mean loss of the batch, to back-propagate."""
         return weighted_loss(self.loss_fn, output, target, self.weight)[0]
 
     def summary(self) -> str:
-        """Say what was done.
-
-        Returns:
-            A sentence.
-        """
+        """Say in a sentence what was done."""
         return f"{self.steps} steps on a random part of each pool; {self.rows_read} rows read"
 
     def state_dict(self) -> dict[str, Any]:
-        """Give what another one needs to go on with the rest of the batches.
-
-        Returns:
-            Plain values and tensors: the generator, and rows read but not yet in a pool.
-        """
-        return {
-            "steps": self.steps,
-            "rows_read": self.rows_read,
-            "generator": self.generator.get_state(),
-            "size": self.size,
-            "held": self.held,
-        }
+        """Give what another one needs to go on; where the loader stands is not part of it."""
+        return state_of(self, self.saved)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state.
-
-        Args:
-            state: What :meth:`state_dict` returned.
-        """
-        self.steps, self.rows_read = state["steps"], state["rows_read"]
-        self.generator.set_state(state["generator"].cpu())
-        self.size, self.held = state["size"], state["held"]
-        self.weight = None
+        """Go on from what :meth:`state_dict` gave."""
+        set_state(self, self.saved, state)
 
 
 def check_presample(presample: float) -> None:
@@ -239,6 +197,9 @@ def check_presample(presample: float) -> None:
 
     Raises:
         ValueError: If it is not above 1.
+
+    Source:
+        Ours.
     """
     if not presample > 1:
         raise ValueError(f"presample must be above 1, pool over batch; got {presample}.")

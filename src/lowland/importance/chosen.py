@@ -32,6 +32,11 @@ class Chosen:
     index: Tensor | None = None
     is_scored: bool = False
 
+    @property
+    def is_chosen(self) -> bool:
+        """Whether its rows were drawn by their scores."""
+        return self.weight is not None
+
     def mean(self, values: Float[Tensor, " rows"]) -> Float[Tensor, ""]:
         """Estimate the mean of a per-example quantity over the pool, without bias.
 

@@ -144,6 +144,9 @@ def train_with_importance(
 
     Raises:
         ValueError: If an argument is not what it must be.
+
+    Source:
+        Katharopoulos & Fleuret, ICML 2018, Algorithm 1.
     """
     if epochs is not None and steps is None:
         try:

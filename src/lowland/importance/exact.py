@@ -42,10 +42,13 @@ def gradient_norms(
             hold 2^26 numbers at most.
 
     Returns:
-        Norms, detached.
+        Norms in the loss's unit per unit of parameter, detached.
 
     Raises:
         UnsupportedModelError: If the model has no parameter that requires a gradient.
+
+    Source:
+        Katharopoulos & Fleuret, ICML 2018, Section 3.1: the scores of least variance.
     """
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise UnsupportedModelError("the model must have a parameter that requires a gradient.")

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from lowland.importance.baselines import weighted_loss
 from lowland.importance.resample import draw
-from lowland.importance.whole_set import all_losses, note_losses, whole_set
+from lowland.importance.state import set_state, state_of
+from lowland.importance.whole_set import all_losses, note_losses, sized, whole_set
 from lowland.training import generator
 from lowland.training.evaluate import LossFn
 
@@ -47,6 +48,8 @@ class HistorySampling:
         Schaul et al., ICLR 2016, Eq. (1) and Section 3.4; weights without their normalization by
         the largest one. Grid of Katharopoulos & Fleuret: alpha 0.1, 0.5, 1; beta 0.5, 1.
     """
+
+    saved = ("steps", "left", "generator", "losses")
 
     def __init__(
         self,
@@ -104,51 +107,23 @@ class HistorySampling:
         return (torch.where(unknown, largest, self.losses) + self.offset) ** self.alpha
 
     def loss(self, output: Any, target: Any) -> Float[Tensor, ""]:
-        """Average the weighted losses of the batch, and write them down for later draws.
-
-        Args:
-            output: What the model returned.
-            target: What the batch asks for.
-
-        Returns:
-            The scalar to back-propagate.
-        """
+        """Give the weighted mean loss of the batch, to back-propagate; note the losses."""
         loss, losses = weighted_loss(self.loss_fn, output, target, self.weight)
         note_losses(self.losses, self.index, losses)
         return loss
 
     def summary(self) -> str:
-        """Say what was done.
-
-        Returns:
-            A sentence.
-        """
+        """Say in a sentence what was done."""
         seen = int((~self.losses.isnan()).sum())
         return f"{self.steps} steps; the loss of {seen} of {len(self.losses)} rows is known"
 
     def state_dict(self) -> dict[str, Any]:
-        """Give what another one needs to go on.
-
-        Returns:
-            Plain values and tensors.
-        """
-        return {
-            "steps": self.steps,
-            "left": self.left,
-            "generator": self.generator.get_state(),
-            "losses": self.losses.clone(),
-        }
+        """Give what another one needs to go on."""
+        return state_of(self, self.saved)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state.
-
-        Args:
-            state: What :meth:`state_dict` returned.
-        """
-        self.steps, self.left = state["steps"], state["left"]
-        self.generator.set_state(state["generator"].cpu())
-        self.losses = state["losses"].clone()
-        self.weight = None
+        """Go on from what :meth:`state_dict` gave."""
+        set_state(self, self.saved, state)
 
 
 class RankSampling:
@@ -182,6 +157,8 @@ class RankSampling:
         Loshchilov & Hutter, 2015, arXiv 1511.06343, Section 3. Grid of Katharopoulos & Fleuret:
         pressures 1, 10, 100; all losses anew every 600, 1200 or 3600 updates.
     """
+
+    saved = ("steps", "left", "generator", "losses", "first")
 
     def __init__(
         self,
@@ -255,25 +232,13 @@ class RankSampling:
         return first * (last / first) ** min(self.steps / self.horizon, 1)
 
     def loss(self, output: Any, target: Any) -> Float[Tensor, ""]:
-        """Average the losses of the batch, and write them down for later draws.
-
-        Args:
-            output: What the model returned.
-            target: What the batch asks for.
-
-        Returns:
-            The scalar to back-propagate.
-        """
+        """Give the mean loss of the batch, to back-propagate; note the losses."""
         loss, losses = weighted_loss(self.loss_fn, output, target, self.weight)
         note_losses(self.losses, self.index, losses)
         return loss
 
     def summary(self) -> str:
-        """Say what was done.
-
-        Returns:
-            A sentence.
-        """
+        """Say in a sentence what was done."""
         seen = int(self.losses.isfinite().sum())
         return (
             f"{self.steps} steps; the loss of {seen} of {len(self.losses)} rows is known; "
@@ -281,29 +246,12 @@ class RankSampling:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Give what another one needs to go on.
-
-        Returns:
-            Plain values and tensors.
-        """
-        return {
-            "steps": self.steps,
-            "left": self.left,
-            "generator": self.generator.get_state(),
-            "losses": self.losses.clone(),
-            "first": self.first.clone(),
-        }
+        """Give what another one needs to go on."""
+        return state_of(self, self.saved)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state.
-
-        Args:
-            state: What :meth:`state_dict` returned.
-        """
-        self.steps, self.left = state["steps"], state["left"]
-        self.generator.set_state(state["generator"].cpu())
-        self.losses, self.first = state["losses"].clone(), state["first"].clone()
-        self.weight = None
+        """Go on from what :meth:`state_dict` gave."""
+        set_state(self, self.saved, state)
 
 
 def rank_probabilities(count: int, pressure: float) -> Float[Tensor, " examples"]:
@@ -325,15 +273,3 @@ def rank_probabilities(count: int, pressure: float) -> Float[Tensor, " examples"
     """
     p = torch.exp(-log(pressure) / count * torch.arange(count, dtype=torch.float64))
     return p / p.sum()
-
-
-def sized(losses: Tensor, count: int, fill: float) -> Tensor:
-    """Make a place for the loss of each row, or check that there is one."""
-    if not len(losses):
-        return torch.full((count,), fill, dtype=torch.float64)
-    if len(losses) != count:
-        raise ValueError(
-            f"the data set must be the one that the losses are known of, {len(losses)} rows; got "
-            f"{count}. Take a new sampling for other data."
-        )
-    return losses

@@ -19,6 +19,9 @@ class TokenCrossEntropy(nn.Module):
 
     Raises:
         ValueError: If ``reduction`` or ``combine`` is unknown.
+
+    Source:
+        Ours, as the sum or mean over tokens that language models are trained with.
     """
 
     weight: Tensor | None

@@ -40,7 +40,13 @@ def squared_error_scores(
         reduction: ``"mean"``, ``"sum"`` or ``"half"`` of the sum.
 
     Returns:
-        Scores.
+        Scores, in the loss's unit per unit of output, in float32 or wider.
+
+    Raises:
+        ValueError: If the two shapes differ, or the reduction is unknown.
+
+    Source:
+        Katharopoulos & Fleuret, ICML 2018, Section 3.2 (v3, Eq. 20), for this loss.
     """
     return norm_of(2 * residual(output, target), reduction)
 
@@ -60,7 +66,13 @@ def sigmoid_squared_error_scores(
         reduction: As for :func:`squared_error_scores`.
 
     Returns:
-        Scores.
+        Scores, in the loss's unit per unit of output, in float32 or wider.
+
+    Raises:
+        ValueError: If the two shapes differ, or the reduction is unknown.
+
+    Source:
+        Katharopoulos & Fleuret, ICML 2018, Section 3.2 (v3, Eq. 20), for this loss.
     """
     s = wide(logits).sigmoid()
     return norm_of(2 * residual(s, target) * s * (1 - s), reduction)
@@ -85,7 +97,13 @@ def binary_cross_entropy_scores(
         reduction: ``"sum"`` or ``"mean"`` over labels.
 
     Returns:
-        Scores.
+        Scores, in the loss's unit per unit of output, in float32 or wider.
+
+    Raises:
+        ValueError: If the two shapes differ, or the reduction is unknown.
+
+    Source:
+        Katharopoulos & Fleuret, ICML 2018, Section 3.2 (v3, Eq. 20), for this loss.
     """
     z, y = wide(logits), wide(target)
     residual(z, y)
@@ -111,7 +129,13 @@ def huber_scores(
         reduction: As for :func:`squared_error_scores`.
 
     Returns:
-        Scores.
+        Scores, in the loss's unit per unit of output, in float32 or wider.
+
+    Raises:
+        ValueError: If the two shapes differ, or the reduction is unknown.
+
+    Source:
+        Katharopoulos & Fleuret, ICML 2018, Section 3.2 (v3, Eq. 20), for this loss.
     """
     return norm_of(residual(output, target).clamp(-delta, delta), reduction)
 
@@ -133,7 +157,13 @@ def smooth_l1_scores(
         reduction: As for :func:`squared_error_scores`.
 
     Returns:
-        Scores.
+        Scores, in the loss's unit per unit of output, in float32 or wider.
+
+    Raises:
+        ValueError: If the two shapes differ, or the reduction is unknown.
+
+    Source:
+        Katharopoulos & Fleuret, ICML 2018, Section 3.2 (v3, Eq. 20), for this loss.
     """
     if beta == 0:
         return l1_scores(output, target, reduction=reduction)
@@ -155,7 +185,13 @@ def l1_scores(
         reduction: As for :func:`squared_error_scores`.
 
     Returns:
-        Scores.
+        Scores, in the loss's unit per unit of output, in float32 or wider.
+
+    Raises:
+        ValueError: If the two shapes differ, or the reduction is unknown.
+
+    Source:
+        Katharopoulos & Fleuret, ICML 2018, Section 3.2 (v3, Eq. 20), for this loss.
     """
     return norm_of(residual(output, target).sign(), reduction)
 

@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lowland.importance.baselines import weighted_loss
-from lowland.importance.history import sized
-from lowland.importance.whole_set import note_losses, whole_set
+from lowland.importance.state import set_state, state_of
+from lowland.importance.whole_set import note_losses, sized, whole_set
 from lowland.training import generator
 from lowland.training.evaluate import LossFn
 
@@ -49,6 +49,8 @@ class InfoBatchPruning:
         Qin et al., ICLR 2024, arXiv 2303.04947, Section 2; a fixed number of rows instead of
         independent choices, as in its code.
     """
+
+    saved = ("steps", "epoch", "place", "generator", "losses", "order", "weights")
 
     def __init__(
         self,
@@ -114,55 +116,22 @@ class InfoBatchPruning:
         self.epoch, self.place = self.epoch + 1, 0
 
     def loss(self, output: Any, target: Any) -> Float[Tensor, ""]:
-        """Average the weighted losses of the batch, and write them down for later epochs.
-
-        Args:
-            output: What the model returned.
-            target: What the batch asks for.
-
-        Returns:
-            The scalar to back-propagate.
-        """
+        """Give the weighted mean loss of the batch, to back-propagate; note the losses."""
         loss, losses = weighted_loss(self.loss_fn, output, target, self.weight)
         note_losses(self.losses, self.index, losses)
         return loss
 
     def summary(self) -> str:
-        """Say what was done.
-
-        Returns:
-            A sentence.
-        """
+        """Say in a sentence what was done."""
         return (
             f"{self.steps} steps in {self.epoch} epochs; "
             f"{self.kept} of {len(self.losses)} rows in the last one"
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Give what another one needs to go on.
-
-        Returns:
-            Plain values and tensors.
-        """
-        return {
-            "steps": self.steps,
-            "epoch": self.epoch,
-            "place": self.place,
-            "generator": self.generator.get_state(),
-            "losses": self.losses.clone(),
-            "order": self.order.clone(),
-            "weights": self.weights.clone(),
-        }
+        """Give what another one needs to go on."""
+        return state_of(self, self.saved)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state.
-
-        Args:
-            state: What :meth:`state_dict` returned.
-        """
-        self.steps, self.epoch, self.place = (state[name] for name in ("steps", "epoch", "place"))
-        self.generator.set_state(state["generator"].cpu())
-        self.losses, self.order, self.weights = (
-            state[name].clone() for name in ("losses", "order", "weights")
-        )
-        self.weight = None
+        """Go on from what :meth:`state_dict` gave."""
+        set_state(self, self.saved, state)

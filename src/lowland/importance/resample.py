@@ -140,6 +140,9 @@ def merge(
     Returns:
         Each position once, in rising order, and the sum of its weights. The batch loss is still
         divided by the number of draws.
+
+    Source:
+        Ours: the weighted sum over draws, grouped by example.
     """
     rows, place = index.unique(return_inverse=True)
     return rows, weight.new_zeros(len(rows)).index_add_(0, place, weight)

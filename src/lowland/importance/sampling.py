@@ -239,7 +239,8 @@ class ImportanceSampling:
     def begin(self, chosen: Chosen) -> Any:
         """Hand a batch to the user's loop."""
         self.current = chosen
-        self.scorer.modes.before_step(chosen=chosen.weight is not None)
+        self.switch.active_steps += chosen.is_chosen
+        self.scorer.modes.before_step(chosen=chosen.is_chosen)
         if self.scorer.trunk is not None:
             self.scorer.trunk.choose(chosen.index)
         return chosen.batch
@@ -328,7 +329,7 @@ class ImportanceSampling:
     @property
     def is_active(self) -> bool:
         """Whether the batch just handed out was chosen by scores."""
-        return self.current is not None and self.current.weight is not None
+        return self.current is not None and self.current.is_chosen
 
     @property
     def steps(self) -> int:
@@ -337,12 +338,12 @@ class ImportanceSampling:
 
     @property
     def active_steps(self) -> int:
-        """Steps with the switch on."""
+        """Steps on chosen rows."""
         return self.switch.active_steps
 
     @property
     def switches(self) -> list[list[Any]]:
-        """``[step, is_active]`` at each change."""
+        """``[step, is_active]`` at each change of the switch."""
         return self.switch.switches
 
     @property
@@ -395,6 +396,5 @@ class ImportanceSampling:
         self.switch.load_state_dict(state["switch"])
         self.drawer.generator.set_state(state["generator"].cpu())
         self.pools.size, self.scorer.half = state["size"], state["half"]
-        place = self.pools.place
-        self.pools.held = None if state["held"] is None else place(state["held"])
-        self.waiting = [Chosen(**place(chosen)) for chosen in state["waiting"]]
+        self.pools.held = self.pools.place(state["held"])
+        self.waiting = [Chosen(**self.pools.place(chosen)) for chosen in state["waiting"]]

@@ -141,6 +141,9 @@ def head_gradient_scores(
 
     Raises:
         ValueError: If the loss does not depend on the output, or there is not one per example.
+
+    Source:
+        Katharopoulos & Fleuret, ICML 2018, Section 3.2 (v3, Eq. 20).
     """
     squares = [
         grad.reshape(len(grad), -1).square().sum(1)

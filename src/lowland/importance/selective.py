@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lowland.importance.baselines import check_presample, weighted_loss
 from lowland.importance.rows import count_rows, join, select, take_apart
+from lowland.importance.state import set_state, state_of
 from lowland.params import call
 from lowland.training import checked_losses, device_of, generator, kept_mode, to_device
 from lowland.training.evaluate import LossFn
@@ -45,6 +46,8 @@ class SelectiveBackprop:
     Source:
         Jiang et al., 2019, arXiv 1910.00762, Section 3; the treatment of ties is ours.
     """
+
+    saved = ("steps", "rows_read", "generator", "losses", "size", "waiting")
 
     def __init__(
         self,
@@ -140,49 +143,18 @@ class SelectiveBackprop:
         return (draws < chance).nonzero()[:, 0]
 
     def loss(self, output: Any, target: Any) -> Float[Tensor, ""]:
-        """Average the losses of the batch.
-
-        Args:
-            output: What the model returned.
-            target: What the batch asks for.
-
-        Returns:
-            The scalar to back-propagate.
-        """
+        """Give the mean loss of the batch, to back-propagate."""
         return weighted_loss(self.loss_fn, output, target, self.weight)[0]
 
     def summary(self) -> str:
-        """Say what was done.
-
-        Returns:
-            A sentence.
-        """
+        """Say in a sentence what was done."""
         return f"{self.steps} steps on rows of high loss; {self.rows_read} rows read and scored"
 
     def state_dict(self) -> dict[str, Any]:
-        """Give what another one needs to go on with the rest of the batches.
-
-        Returns:
-            Plain values and tensors: the generator, the last losses, and rows that wait.
-        """
-        return {
-            "steps": self.steps,
-            "rows_read": self.rows_read,
-            "generator": self.generator.get_state(),
-            "losses": self.losses.clone(),
-            "size": self.size,
-            "waiting": self.waiting,
-        }
+        """Give what another one needs to go on; where the loader stands is not part of it."""
+        return state_of(self, self.saved)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state.
-
-        Args:
-            state: What :meth:`state_dict` returned.
-        """
-        self.steps, self.rows_read = state["steps"], state["rows_read"]
-        self.generator.set_state(state["generator"].cpu())
-        self.losses = state["losses"].clone()
-        self.size = state["size"]
-        self.waiting = to_device(state["waiting"], device_of(self.model))
-        self.weight = None
+        """Go on from what :meth:`state_dict` gave."""
+        set_state(self, self.saved, state)
+        self.waiting = to_device(self.waiting, device_of(self.model))

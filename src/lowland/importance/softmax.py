@@ -37,7 +37,7 @@ def cross_entropy_scores(
         ignore_index: Rows with this class get score 0.
 
     Returns:
-        Scores.
+        Scores in nats per unit of logit, in float32 or wider.
 
     Raises:
         ValueError: If logits and target do not fit each other.
@@ -162,7 +162,7 @@ def token_scores(
         ignore_index: As in torch.
 
     Returns:
-        Scores; 0 for a sequence without a step that counts.
+        Scores in nats per unit of logit; 0 for a sequence without a step that counts.
 
     Raises:
         ValueError: If an argument is none of these, or the shapes do not fit.

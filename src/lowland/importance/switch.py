@@ -52,6 +52,9 @@ class Switch:
 
     Raises:
         ValueError: If an argument is out of range.
+
+    Source:
+        Katharopoulos & Fleuret, ICML 2018, Algorithm 1 and Section 3.3; measured costs are ours.
     """
 
     def __init__(
@@ -101,13 +104,13 @@ class Switch:
         if tau_threshold is None and sizes != "fixed":
             share = backward_cost / (1 + backward_cost)
             self.tau_threshold = 2.0 if sizes == "constant_time" else 1 / max(share - 0.2, 1e-9)
-        self.is_root = tau_rule == "v1" or sizes != "fixed"  # what tau_threshold is compared with
         self.replay = None if replay is None else [(int(s), bool(on)) for s, on in replay]
         self.costs = Costs()
         self.known_cost: float | None = None  # the mean over all processes
         self.estimate = 0.0
         self.is_active = False
-        self.steps = self.active_steps = 0
+        self.steps = 0
+        self.active_steps = 0  # counted where rows are handed out: a rest is not chosen
         self.tried = 0  # the step of the last trial, or the last one that was on
         self.switches: list[list[Any]] = []
         self.history: list[list[Any]] = []
@@ -218,11 +221,11 @@ class Switch:
     def is_worth(self) -> bool:
         """Whether the next step should choose its examples."""
         if self.tau_threshold is not None:
-            root = self.is_root and self.tau_rule != "v1"
-            return (self.estimate**0.5 if root else self.estimate) > self.tau_threshold
+            by_root = self.sizes != "fixed" and self.tau_rule == "v3"  # thresholds of roots
+            return (self.estimate**0.5 if by_root else self.estimate) > self.tau_threshold
         if self.decision == "paper":
             return self.estimate > self.cost
-        return self.plain_tau > max(1.0, from_cost(self.cost, self.ratio, "two_stage"))
+        return self.plain_tau > from_cost(self.cost, self.ratio, "two_stage")
 
     def would_choose(self) -> bool:
         """Whether the next step is to choose its examples, from all that was fed before it."""
@@ -243,7 +246,6 @@ class Switch:
         if self.is_active != was_active:
             self.switches.append([self.steps, self.is_active])
         self.steps += 1
-        self.active_steps += self.is_active
         if self.is_active:
             self.tried = self.steps
         return self.is_active
@@ -311,9 +313,9 @@ class Switch:
         """The tau above which the switch is on, as far as costs are known; infinite if none is."""
         if self.tau_threshold is not None:
             return self.tau_threshold
-        return self.cost if self.decision == "paper" else from_cost(
-            self.cost, self.ratio, "two_stage"
-        )  # fmt: skip
+        if self.decision == "paper":
+            return self.cost
+        return from_cost(self.cost, self.ratio, "two_stage")
 
     def summary(self) -> str:
         """Say in a sentence what happened, by both clocks.
@@ -334,15 +336,18 @@ class Switch:
         return "; ".join(parts)
 
     def warn_if_idle(self) -> None:
-        """Warn if the switch was never on."""
-        if self.steps and not self.active_steps:
-            warnings.warn(
-                f"importance sampling never switched on in {self.steps} steps: tau {self.tau:.3g} "
-                f"stayed below {self.smallest_tau:.3g}, where it would pay. Training was plain "
-                "SGD.",
-                NoEffectWarning,
-                stacklevel=3,
-            )
+        """Warn if no step was on chosen rows."""
+        if not self.steps or self.active_steps:
+            return
+        why = (
+            f"never switched on in {self.steps} steps: tau {self.tau:.3g} stayed below "
+            f"{self.smallest_tau:.3g}, where it would pay"
+        )
+        if any(on for _, on in self.switches):
+            why = "had no pool to choose from: none was larger than a batch, or all scored zero"
+        warnings.warn(
+            f"importance sampling {why}. Training was plain SGD.", NoEffectWarning, stacklevel=3
+        )
 
 
 class Reading:

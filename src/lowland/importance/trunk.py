@@ -25,6 +25,9 @@ class FrozenTrunk:
 
     Raises:
         ValueError: If a parameter of it requires a gradient.
+
+    Source:
+        Ours.
     """
 
     def __init__(self, trunk: nn.Module):

@@ -173,6 +173,9 @@ def threshold(
     Raises:
         ValueError: If an argument is out of range, or only one cost is given.
 
+    Source:
+        Katharopoulos & Fleuret, ICML 2018, Section 3.3, for ``"paper"``; ``"two_stage"`` is ours.
+
     Example:
         >>> threshold(3.0, decision="paper"), threshold(3.0)
         (2.0, 6.0)

@@ -15,7 +15,7 @@ from lowland.params import call
 from lowland.training import checked_losses, device_of, kept_mode, to_device
 from lowland.training.evaluate import LossFn
 
-__all__ = ["WholeSet", "all_losses", "note_losses", "whole_set"]
+__all__ = ["WholeSet", "all_losses", "note_losses", "sized", "whole_set"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,9 @@ def whole_set(batches: Any) -> WholeSet:
 
     Raises:
         ValueError: If rows cannot be asked for.
+
+    Source:
+        Ours.
     """
     if isinstance(batches, Batches):
         count, size = len(batches.labels), batches.batch_size
@@ -87,7 +90,10 @@ def all_losses(model: nn.Module, loss_fn: LossFn, whole: WholeSet) -> Float[Tens
         whole: The data set.
 
     Returns:
-        Losses, float64 on the CPU.
+        Losses in the unit of ``loss_fn``, float64 on the CPU.
+
+    Source:
+        Ours.
     """
     found = []
     with kept_mode(model):
@@ -97,6 +103,33 @@ def all_losses(model: nn.Module, loss_fn: LossFn, whole: WholeSet) -> Float[Tens
             inputs, target = take_apart(batch)
             found.append(checked_losses(loss_fn, call(model, inputs), target))
     return torch.cat(found).double().cpu()
+
+
+def sized(losses: Float[Tensor, " known"], count: int, fill: float) -> Float[Tensor, " examples"]:
+    """Make a place for the last loss of each row, or check that there is one.
+
+    Args:
+        losses: Last losses of all rows; empty before the first batch.
+        count: Number of rows N.
+        fill: What stands for a loss that is not known.
+
+    Returns:
+        ``losses``, or ``fill`` N times, float64.
+
+    Raises:
+        ValueError: If the losses are those of another number of rows.
+
+    Source:
+        Ours.
+    """
+    if not len(losses):
+        return torch.full((count,), fill, dtype=torch.float64)
+    if len(losses) != count:
+        raise ValueError(
+            f"the data set must be the one that the losses are known of, {len(losses)} rows; got "
+            f"{count}. Take a new sampling for other data."
+        )
+    return losses
 
 
 def note_losses(
@@ -113,6 +146,9 @@ def note_losses(
 
     Raises:
         ValueError: If a loss is negative.
+
+    Source:
+        Ours.
     """
     values = losses.to("cpu", known.dtype)
     if (values < 0).any():

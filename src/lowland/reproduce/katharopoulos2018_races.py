@@ -1,6 +1,7 @@
 """Run the races of the recipe: tune, then every budget for every seed, each kept when finished."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -8,6 +9,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import torch
 from torch import nn
 
 from lowland.importance.compare import best_rate
@@ -21,7 +23,7 @@ from lowland.reproduce.katharopoulos2018_tasks import (
 )
 from lowland.results import read_json, write_json
 
-__all__ = ["Kept", "run_race"]
+__all__ = ["Kept", "flushed_denormals", "run_race"]
 
 # Arms that are about cost do not run at equal steps.
 ABOUT_COST = ("larger", "default")
@@ -134,21 +136,22 @@ class Track:
             return []
         plan, images = self.settings, self.images
         limit: dict[str, Any] = {clock: round(budget) if clock == "steps" else budget}
-        results = race(
-            [make_arm(plan, images, self.trunk, *entry, clock) for entry in entries],
-            losses,
-            images.training,
-            seed=seed,
-            schedule=steps_down(*plan.decay_at),
-            evaluation_batches=images.reading,
-            test_batches=images.testing,
-            evaluations=plan.evaluations,
-            slice_seconds=plan.turn,
-            gradient_clip=plan.clip,
-            precision=plan.precision,
-            progress=self.display,
-            **limit,
-        )
+        with flushed_denormals(is_on=plan.flush_denormals):
+            results = race(
+                [make_arm(plan, images, self.trunk, *entry, clock) for entry in entries],
+                losses,
+                images.training,
+                seed=seed,
+                schedule=steps_down(*plan.decay_at),
+                evaluation_batches=images.reading,
+                test_batches=images.testing,
+                evaluations=plan.evaluations,
+                slice_seconds=plan.turn,
+                gradient_clip=plan.clip,
+                precision=plan.precision,
+                progress=self.display,
+                **limit,
+            )
         found = []
         for (name, rate), result in zip(entries, results, strict=True):
             values = result.record()
@@ -157,6 +160,26 @@ class Track:
             label = {"race": plan.name, "seed": seed, "clock": clock, "arm": name, "rate": rate}
             found.append(label | {k: v for k, v in values.items() if k not in ("name", "clock")})
         return found
+
+
+@contextmanager
+def flushed_denormals(*, is_on: bool) -> Iterator[None]:
+    """Let this thread's CPU take numbers below the smallest normal one for zero, in a block.
+
+    Args:
+        is_on: Whether to; otherwise nothing is set.
+
+    Yields:
+        Nothing.
+    """
+    if not is_on:
+        yield
+        return
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def tune(track: Track, kept: Kept, name: str) -> list[dict[str, Any]]:

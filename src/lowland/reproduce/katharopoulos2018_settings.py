@@ -110,6 +110,8 @@ class Race:
         turn: Seconds of a turn.
         seconds: The wall-clock budget; None for what ``steps`` uniform updates took.
         precision: ``"float32"`` or ``"bf16"``.
+        flush_denormals: Whether a CPU takes numbers below the smallest normal one for zero. Long
+            sequences make many of them; a pixel LSTM then trains 7 to 10 times faster.
         pretrained: The backbone, if there is one.
     """
 
@@ -136,6 +138,7 @@ class Race:
     turn: float = 0.02
     seconds: float | None = None
     precision: str = "float32"
+    flush_denormals: bool = False
     pretrained: FineTuning | None = None
 
 
@@ -367,6 +370,7 @@ def paper() -> Settings:
         decay_at=(),
         evaluations=20,
         turn=1.0,
+        flush_denormals=True,
         seeds=3,
     )
     hundred = replace(WIDE, data="cifar100")
