@@ -17,7 +17,7 @@ from lowland.training.evaluate import LossFn, evaluate, kept_mode
 from lowland.training.interrupt import interruptible
 from lowland.training.progress import Progress, Task, open_progress
 from lowland.training.result import TrainResult
-from lowland.training.run import Run, check_run, keep_good, run_state, set_run_state, take_step
+from lowland.training.run import Run, check_run, give_up, keep_good, run_state, set_run_state, take_step
 from lowland.training.run_folder import (
     append_metrics,
     keep_metrics,
@@ -249,7 +249,11 @@ def train_epoch(run: Run, plan: Plan, task: Task, is_to_stop: Callable[[], bool]
         closing(chosen(run, remaining(run, plan.batches))) as stream,
     ):
         for batch in stream:
-            take_step(run, batch)
+            try:
+                take_step(run, batch)
+            except FloatingPointError as error:  # an optimizer that refuses a gradient
+                give_up(run, str(error).rstrip("."))
+                return
             task.advance()
             if run.step == plan.steps:
                 run.epoch += run.batch == length_of(plan.batches)

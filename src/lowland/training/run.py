@@ -82,9 +82,10 @@ class Run:
         return self.seconds if self.status else self.seconds + monotonic() - self.begun
 
     @property
-    def learning_rate(self) -> float:
-        """Learning rate of the next update, of the first parameter group."""
-        return float(self.optimizer.param_groups[0]["lr"])
+    def learning_rate(self) -> float | None:
+        """Learning rate of the next update, of the first parameter group; None without one."""
+        rate = self.optimizer.param_groups[0].get("lr")
+        return None if rate is None else float(rate)
 
     @property
     def modules(self) -> list[nn.Module]:

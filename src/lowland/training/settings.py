@@ -39,8 +39,8 @@ def check_arguments(
             f"exactly one of epochs and steps must be given; got epochs={epochs}, steps={steps}."
         )
     for name, count in {"epochs": epochs, "steps": steps, **counts}.items():
-        if count is not None and count < 1:
-            raise ValueError(f"{name} must be at least 1; got {count}.")
+        if count is not None and (count < 1 or count != int(count)):
+            raise ValueError(f"{name} must be a whole number, at least 1; got {count}.")
     if isinstance(batches, Iterator):
         raise ValueError(
             f"batches must be iterable once per epoch; got a {type(batches).__name__}, which ends "
