@@ -337,8 +337,9 @@ def test_bf16_trains_float32_weights(batches):
     [
         ({}, "exactly one of epochs and steps must be given; got epochs=None, steps=None"),
         ({"epochs": 1, "steps": 1}, "exactly one of epochs and steps"),
-        ({"epochs": 0}, "epochs must be at least 1; got 0"),
-        ({"epochs": 1, "evaluate_every": 0}, "evaluate_every must be at least 1; got 0"),
+        ({"epochs": 0}, "epochs must be a whole number, at least 1; got 0"),
+        ({"epochs": 1, "evaluate_every": 0}, "evaluate_every must be a whole number, at least 1"),
+        ({"epochs": 1.5}, "epochs must be a whole number, at least 1; got 1.5"),
         ({"epochs": 1, "batches": iter([])}, "iterable once per epoch; got a list_iterator"),
         ({"epochs": 1, "batches": 3}, r"iterable of \(inputs, target\); got a int"),
         ({"epochs": 1, "batches": []}, "at least one batch; got none. Is the loader empty?"),

@@ -6,10 +6,23 @@ Any ``nn.Module`` works with the rest of the library; these are the ones that th
 from lowland.models.convolutional import cnn
 from lowland.models.dense import densenet
 from lowland.models.names import build
+from lowland.models.normalized import draw_norms, normalized_cnn, normalized_mlp
 from lowland.models.perceptron import mlp
 from lowland.models.recurrent import lstm
 from lowland.models.residual import resnet
 from lowland.models.weights import initialize
 from lowland.models.wide import wide_resnet
 
-__all__ = ["build", "cnn", "densenet", "initialize", "lstm", "mlp", "resnet", "wide_resnet"]
+__all__ = [
+    "build",
+    "cnn",
+    "densenet",
+    "draw_norms",
+    "initialize",
+    "lstm",
+    "mlp",
+    "normalized_cnn",
+    "normalized_mlp",
+    "resnet",
+    "wide_resnet",
+]

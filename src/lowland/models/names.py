@@ -13,6 +13,7 @@ from torch import Generator, nn
 from lowland.errors import MissingExtraError
 from lowland.models.convolutional import cnn
 from lowland.models.dense import densenet
+from lowland.models.normalized import normalized_cnn, normalized_mlp
 from lowland.models.perceptron import mlp
 from lowland.models.recurrent import lstm
 from lowland.models.residual import resnet
@@ -29,6 +30,8 @@ EXAMPLES = (
     *("densenet-40-12", "densenet-100-12-bc"),
     *("wrn-10-1", "wrn-16-1", "wrn-28-2"),
     *("lstm-rows-32", "lstm-pixels-128", "lstm-permuted-128"),
+    *("bn-mlp-784-2048-2048-2048-10", "bn-mlp-64-256-256-10"),
+    *("bn-cnn-128", "bn-cnn-64", "bn-cnn-32-256"),
 )
 
 
@@ -52,6 +55,9 @@ def build(
     ``lstm-rows-32``          LSTM over an image's rows: size of the hidden state; also
                               ``lstm-pixels-128``, and ``lstm-permuted-128``, whose pixels come in
                               an order that is the same for all seeds
+    ``bn-mlp-64-256-256-10``  perceptron without biases, batch norm after every layer, the last too
+    ``bn-cnn-128``            six such convolutions and three such linear layers; W channels at
+                              first; ``bn-cnn-W-H`` with H instead of 1024 hidden units
     ``timm:NAME``             any network of timm, without pretrained weights
     ``torchvision:NAME``      any network of torchvision, likewise
     ========================  ==================================================================
@@ -99,9 +105,15 @@ def from_zoo(
         widths = [int(width) for width in match[2][1:].split("-")]
         check_widths(name, widths, classes, in_shape)
         return mlp(widths, batch_norm=match[1] is not None)
+    if match := re.fullmatch(r"bn-mlp((?:-\d+){2,})", name):
+        widths = [int(width) for width in match[1][1:].split("-")]
+        check_widths(name, widths, classes, in_shape)
+        return normalized_mlp(widths)
     count = classes or 10
     if match := re.fullmatch(r"cnn-(\d+)(?:x(\d+))?", name):
         return cnn(int(match[1]), int(match[2] or 1), count, shape)
+    if match := re.fullmatch(r"bn-cnn-(\d+)(?:-(\d+))?", name):
+        return normalized_cnn(int(match[1]), int(match[2] or 1024), count, shape)
     if match := re.fullmatch(r"resnet-(\d+)", name):
         return resnet(int(match[1]), count, shape)
     if match := re.fullmatch(r"densenet-(\d+)-(\d+)(-bc)?", name):
@@ -124,7 +136,7 @@ def check_widths(
     outputs = widths[-1] if classes is None else classes
     if (inputs, outputs) != (widths[0], widths[-1]):
         middle = "-".join(str(width) for width in widths[1:-1])
-        kind = "mlp-bn" if name.startswith("mlp-bn") else "mlp"
+        kind = re.split(r"-\d", name)[0]
         right = "-".join(part for part in (kind, str(inputs), middle, str(outputs)) if part)
         raise ValueError(
             f"an mlp's name must begin with its {inputs} inputs and end with its {outputs} "
@@ -181,6 +193,6 @@ def unknown(name: str) -> str:
     return (
         f"name must be that of a network; got {name!r}. {hint}There are mlp-64-32-10, "
         "mlp-bn-64-32-10, cnn-48, cnn-48x2, resnet-20, densenet-40-12, densenet-100-12-bc, "
-        "wrn-28-2, lstm-rows-32, lstm-pixels-128, lstm-permuted-128, timm:NAME and "
-        "torchvision:NAME, with other numbers too."
+        "wrn-28-2, lstm-rows-32, lstm-pixels-128, lstm-permuted-128, bn-mlp-64-32-10, bn-cnn-128, "
+        "bn-cnn-32-256, timm:NAME and torchvision:NAME, with other numbers too."
     )

@@ -13,6 +13,12 @@ from lowland.problems.linear_networks import (
     sign_flipped_pair,
     squared_error,
 )
+from lowland.problems.linear_quadratic import (
+    ControlledStep,
+    LinearQuadratic,
+    double_integrator,
+    one_step_regulator,
+)
 from lowland.problems.potentials import (
     Potential,
     curvy_valley,
@@ -34,12 +40,15 @@ from lowland.problems.xor import (
 )
 
 __all__ = [
+    "ControlledStep",
     "LinearNetwork",
+    "LinearQuadratic",
     "NetworkPair",
     "Potential",
     "XorNetwork",
     "choreography",
     "curvy_valley",
+    "double_integrator",
     "double_wells",
     "eggcarton",
     "find_xor_minimum",
@@ -47,6 +56,7 @@ __all__ = [
     "linear_loss",
     "logistic_loss",
     "mueller_brown",
+    "one_step_regulator",
     "rescaled_pair",
     "sign_flipped_pair",
     "six_hump_camel",

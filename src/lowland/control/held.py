@@ -1,0 +1,134 @@
+"""One discrete weight in one step: average, penalty, rule, in blocks that stay in the cache."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lowland.control.rules import binary_rule, finite_set_rule, largest_wrong, ternary_rule
+
+__all__ = ["BINARY", "TERNARY", "Held", "apply_rule", "smallest_gap"]
+
+BINARY, TERNARY = (-1.0, 1.0), (-1.0, 0.0, 1.0)
+BLOCK = 2**16  # numbers; their temporaries fit in the cache of one core
+
+
+@dataclass
+class Held:
+    """A weight, its gradient, its average and its penalty.
+
+    Attributes:
+        group: Settings of its group.
+        weight: The parameter.
+        gradient: What is averaged.
+        average: M, changed in place.
+        name: What to call it.
+        rho: Penalty on a move, in the units of the average, once it is known.
+        lam: Price of a squared weight, likewise.
+        is_right: No weight is wrong, so none will change.
+    """
+
+    group: dict[str, Any]
+    weight: Tensor
+    gradient: Tensor
+    average: Tensor
+    name: str
+    rho: float = 0.0
+    lam: float = 0.0
+    is_right: bool = False
+
+    def blocks(self, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """Cut tensors of the weight's shape into flat blocks; on a GPU they stay whole."""
+        flat = [tensor.detach().reshape(-1) for tensor in tensors]
+        if self.weight.numel() <= BLOCK or self.weight.device.type != "cpu":
+            yield tuple(flat)
+        else:
+            yield from zip(*(tensor.split(BLOCK) for tensor in flat), strict=True)
+
+    def accumulate(self, gamma: float) -> Tensor:
+        """Update the average, and find the largest of it among the wrong weights.
+
+        Args:
+            gamma: Weight of the new gradient.
+
+        Returns:
+            m, 0-dim.
+        """
+        values, group = self.group["values"], self.group
+        lam = 0.0 if group["lam_relative"] else group["lam"]
+        found = []
+        for average, gradient, weight in self.blocks(self.average, self.gradient, self.weight):
+            average.mul_(1 - gamma).add_(gradient, alpha=-gamma)
+            if group["threshold"] == "relative":
+                found.append(largest_wrong(weight, average, values, lam))
+        if not found:
+            return self.average.new_zeros(())
+        return found[0] if len(found) == 1 else torch.stack(found).amax()
+
+    def set_penalty(self, m: float) -> None:
+        """Set rho and lambda in the units of the average.
+
+        Args:
+            m: What ``accumulate`` found, as a number.
+        """
+        group = self.group
+        is_relative = group["threshold"] == "relative"
+        self.rho = group["rho"] * m / smallest_gap(group["values"]) if is_relative else group["rho"]
+        self.is_right = is_relative and m == 0 and group["lam"] == 0
+        scale = self.average.square().mean().sqrt().item() if group["lam_relative"] else 1.0
+        self.lam = group["lam"] * scale
+
+    @torch.no_grad()
+    def apply(self, price: float | None = None) -> None:
+        """Change the weight by the rule of its set.
+
+        Args:
+            price: Lambda, if a target sets it.
+        """
+        if self.is_right and price is None:
+            return
+        lam = self.lam if price is None else price
+        whole = self.weight.is_contiguous()
+        target = self.weight if whole else self.weight.contiguous()
+        for weight, average in self.blocks(target, self.average):
+            new = apply_rule(weight.to(average.dtype), average, self.group["values"], self.rho, lam)
+            weight.copy_(new)
+        if not whole:
+            self.weight.copy_(target)
+
+
+def apply_rule(
+    weight: Tensor, average: Tensor, values: tuple[float, ...], rho: float, lam: float
+) -> Tensor:
+    """Apply the rule of a set.
+
+    Args:
+        weight: Present weights.
+        average: M, of the same shape.
+        values: The set.
+        rho: Penalty on a move.
+        lam: Price of a squared weight.
+
+    Returns:
+        New weights.
+    """
+    if values == BINARY:
+        return binary_rule(weight, average, rho)
+    if values == TERNARY:
+        return ternary_rule(weight, average, rho, lam)
+    return finite_set_rule(weight, average, values, rho, lam)
+
+
+def smallest_gap(values: tuple[float, ...]) -> float:
+    """Find the distance of the closest two values.
+
+    Args:
+        values: Ascending.
+
+    Returns:
+        The gap, 1 for a single value.
+    """
+    return min(b - a for a, b in pairwise(values)) if len(values) > 1 else 1.0

@@ -1,0 +1,282 @@
+"""Train a model with discrete weights from start to end: algorithm B, resumable."""
+
+from collections.abc import Callable, Iterable, Sequence
+from math import cos, pi
+from pathlib import Path
+from typing import Any
+from warnings import warn
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lowland.control.checks import check_values
+from lowland.control.discrete import TERNARY, DiscreteMSA
+from lowland.control.discretize import discretize
+from lowland.control.marks import (
+    discrete_parameters,
+    float_parameters,
+    nonzero_share,
+    values_of,
+)
+from lowland.control.result import MSAResult
+from lowland.control.sparsity import nonzero_schedule
+from lowland.control.together import Together
+from lowland.errors import NoEffectWarning
+from lowland.results import Status
+from lowland.training import (
+    TrainResult,
+    choose_device,
+    evaluate,
+    generator,
+    isolated_rng,
+    norm_layers,
+    recalibrate,
+    train,
+)
+
+__all__ = ["annealing", "per_epoch", "train_msa"]
+
+PAPER_DECAY = 0.95
+
+
+def train_msa(
+    model: nn.Module,
+    loss_fn: Callable[[Any, Any], Tensor],
+    batches: Iterable[Any],
+    *,
+    values: Sequence[float] = TERNARY,
+    rho: float | None = None,
+    target_nonzero: float | None = None,
+    epochs: int | None = None,
+    steps: int | None = None,
+    alpha: float | None = None,
+    decay: float | None = None,
+    lam: float = 0.0,
+    float_optimizer: Callable[..., Optimizer] | None = None,
+    skip: Iterable[str | type[nn.Module]] = (),
+    paper_exact: bool = False,
+    device: str | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    progress: Any = False,
+    **training: Any,
+) -> MSAResult:
+    """Train discrete weights in place by the mini-batch method, and all else by Adam.
+
+    A model that has no discrete weights yet is given them, see :func:`discretize`; one that has
+    them goes on from them. With ``out`` the same call after a kill goes on where it was last saved.
+    After the last step batch-norm statistics are taken anew over training batches, as weights that
+    jump leave running averages behind. In several processes each has its own batches of the same
+    size, and all take the step of the mean gradient.
+
+    Args:
+        model: Any module.
+        loss_fn: ``loss_fn(output, target)`` returns one loss per example, shape ``(batch,)``.
+        batches: Re-iterable of ``(inputs, target)``.
+        values: The set of a model that has no discrete weights yet.
+        rho: Penalty on a move, as a share of the largest wrong weight's average; 0.5 for two
+            values, 0.25 for more.
+        target_nonzero: Share of nonzero weights to end with, 0 to 1, for -1, 0, 1. It falls to
+            this over the first quarter of the run, and sets lambda at every step.
+        epochs: Passes over ``batches``; give this or ``steps``.
+        steps: Number of updates.
+        alpha: Keep rate of the moving average at the start; 0.99, ``paper_exact`` 0.999.
+        decay: Factor on ``1 - alpha`` per epoch; None lets it fall to 1/25 over the run,
+            ``paper_exact`` takes 0.95 (the authors have 0.98 on CIFAR-10).
+        lam: Price of a nonzero weight, in units of the gradient, when there is no target.
+        float_optimizer: Makes the optimizer of the float parameters; Adam at 0.01 with a cosine,
+            ``paper_exact`` Adam at 0.001, constant.
+        skip: What stays float; see :func:`discretize`.
+        paper_exact: The published settings: besides those above, batch norm with epsilon 1e-4,
+            momentum 0.1, scale and offset drawn from a normal cut at two deviations, averages begun
+            in ±1e-6, and running statistics as training left them.
+        device: Where to move the model to; None leaves it.
+        seed: Seed of weights and training.
+        out: Folder for the state to resume from and the result.
+        progress: See :func:`lowland.training.open_progress`.
+        **training: Further arguments of :func:`lowland.training.train`: ``test_batches``,
+            ``evaluation_batches``, ``precision``, ``log``, ...
+
+    Returns:
+        Status, learning curve with the nonzero share, and the weights.
+
+    Raises:
+        ValueError: If an argument is not what it must be.
+        UnsupportedModelError: If no layer can be made discrete.
+
+    Source:
+        Li & Hao, ICML 2018, algorithm 2; specification sections 3 B and 4. The target, the cosine
+        and the statistics taken anew are ours.
+    """
+    if not values_of(model):
+        discretize(model, check_values(values), skip=skip, seed=seed)
+    if device is not None:
+        model.to(choose_device(device))
+    if paper_exact:
+        use_paper_norms(model, seed)
+    total, per_pass = run_length(batches, epochs, steps)
+    gamma = annealing(total) if decay is None and not paper_exact else per_epoch(
+        PAPER_DECAY if decay is None else decay, per_pass
+    )  # fmt: skip
+    is_plain = paper_exact or float_optimizer is not None
+    wanted = None if target_nonzero is None else nonzero_schedule(target_nonzero, total)
+
+    made: list[Together] = []
+
+    def optimizer(_: Any) -> Together:
+        discrete = DiscreteMSA(
+            discrete_parameters(model),
+            rho=rho,
+            alpha=alpha if alpha is not None else 0.999 if paper_exact else 0.99,
+            lam=lam,
+            schedule=gamma,
+            target_nonzero=wanted,
+        )
+        if paper_exact:
+            begin_small(discrete, seed)
+        floats = float_parameters(model)
+        make = float_optimizer or (lambda p: torch.optim.Adam(p, 1e-3 if paper_exact else 1e-2))
+        factor = None if is_plain else cosine(total)
+        made.append(Together(discrete, make(floats) if floats else None, factor))
+        return made[0]
+
+    trained = train(
+        model,
+        loss_fn,
+        batches,
+        epochs=epochs,
+        steps=steps,
+        optimizer=optimizer,
+        measure=lambda module: {"nonzero": nonzero_share(module)},
+        seed=seed,
+        out=out,
+        progress=progress,
+        **training,
+    )
+    result = finish(model, batches, loss_fn, trained, made[0].discrete, training, paper_exact, seed)
+    if out is not None and trained.status is not Status.INTERRUPTED:
+        result.save(out)
+    return result
+
+
+def run_length(batches: Any, epochs: int | None, steps: int | None) -> tuple[int, int]:
+    """Give the number of updates of a run, and of an epoch."""
+    try:
+        per_pass = len(batches)
+    except TypeError:
+        per_pass = None
+    if steps is not None:
+        return steps, per_pass or steps
+    if per_pass is None:
+        raise ValueError("epochs needs batches with a length; these have none. Give steps instead.")
+    return (epochs or 1) * per_pass, per_pass
+
+
+def annealing(steps: int, final: float = 0.04) -> Callable[[int], float]:
+    """Let ``1 - alpha`` fall exponentially over a run.
+
+    Args:
+        steps: Of the run.
+        final: Factor at its end.
+
+    Returns:
+        The factor as a function of the step.
+    """
+    return lambda step: final ** (step / max(1, steps))
+
+
+def per_epoch(decay: float, steps: int) -> Callable[[int], float]:
+    """Let ``1 - alpha`` fall by a factor after every epoch, as the authors do.
+
+    Args:
+        decay: The factor, above 0.
+        steps: Of an epoch.
+
+    Returns:
+        The factor as a function of the step.
+
+    Raises:
+        ValueError: If ``decay`` is not between 0 and 1.
+    """
+    if not 0 < decay <= 1:
+        raise ValueError(f"decay, a factor on 1 - alpha per epoch, must be in (0, 1]; got {decay}.")
+    return lambda step: decay ** (step // steps)
+
+
+def cosine(steps: int) -> Callable[[int], float]:
+    """Let a learning rate fall along half a cosine."""
+    return lambda step: 0.5 + 0.5 * cos(pi * min(1.0, step / max(1, steps)))
+
+
+@torch.no_grad()
+def use_paper_norms(model: nn.Module, seed: int) -> None:
+    """Set batch norms as the authors do, in place."""
+    for name, layer in norm_layers(model).items():
+        layer.eps, layer.momentum = 1e-4, 0.1
+        for what in ("weight", "bias"):
+            part = getattr(layer, what)
+            if part is not None:
+                draws = generator(seed, "batch norm", name, what)
+                drawn = torch.empty(part.shape)
+                nn.init.trunc_normal_(drawn, a=-2.0, b=2.0, generator=draws)
+                part.copy_(drawn)
+
+
+def begin_small(optimizer: DiscreteMSA, seed: int) -> None:
+    """Draw the first averages from ±1e-6."""
+    for group in optimizer.param_groups:
+        for index, weight in enumerate(group["params"]):
+            draws = generator(seed, "average", group["names"][index])
+            drawn = torch.rand(weight.shape, generator=draws) * 2e-6 - 1e-6
+            optimizer.average(weight, 1.0).copy_(drawn)
+
+
+def finish(
+    model: nn.Module,
+    batches: Any,
+    loss_fn: Callable[[Any, Any], Tensor],
+    trained: TrainResult,
+    optimizer: DiscreteMSA,
+    training: dict[str, Any],
+    paper_exact: bool,
+    seed: int,
+) -> MSAResult:
+    """Take the statistics anew, evaluate once more, and warn of weights that nothing reached."""
+    summary: dict[str, Any] = {"seconds": trained.seconds}
+    if trained.status is Status.FINISHED:
+        warn_of_idle(optimizer)
+        if not paper_exact and norm_layers(model):
+            with isolated_rng(seed, "statistics", batches=batches, epoch=0):
+                recalibrate(model, batches)
+        for what in ("evaluation", "test"):
+            if training.get(f"{what}_batches") is not None:
+                found = evaluate(model, loss_fn, training[f"{what}_batches"])
+                kind = "train" if what == "evaluation" else what
+                summary |= {f"{kind}_{name}": value for name, value in vars(found).items()}
+    return MSAResult(
+        trained.status,
+        trained.curve,
+        trained.steps,
+        trained.message,
+        nonzero_share(model),
+        summary,
+        {name: value.detach().clone() for name, value in model.state_dict().items()},
+    )
+
+
+def warn_of_idle(optimizer: DiscreteMSA) -> None:
+    """Warn of discrete weights that never had a gradient."""
+    idle = [
+        name
+        for group in optimizer.param_groups
+        for name, weight in zip(group["names"], group["params"], strict=True)
+        if not optimizer.state[weight].get("average", torch.zeros(())).any()
+    ]
+    if idle:
+        warn(
+            f"no gradient ever reached {', '.join(idle)}; they are as they were drawn. Is the "
+            "layer used, and is what follows it differentiable?",
+            NoEffectWarning,
+            stacklevel=3,
+        )

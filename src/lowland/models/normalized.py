@@ -1,0 +1,143 @@
+"""Networks for discrete weights: no biases, and a batch norm after every layer with weights."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from math import isfinite
+
+import torch
+from torch import Generator, nn
+
+from lowland.models.shapes import channels_and_size
+
+__all__ = ["draw_norms", "normalized_cnn", "normalized_mlp"]
+
+STAGES = 3  # each of two convolutions and one halving of the image; widths W, 2 W, 4 W
+
+
+def normalized_mlp(widths: Sequence[int]) -> nn.Sequential:
+    """Build linear layers without bias, each with batch norm, and ReLU between them.
+
+    The output layer is normalized too: with weights of ±1 its sums are of the size of the square
+    root of their number, and only the norm brings them back to the scale of a loss. Inputs of any
+    shape are flattened first.
+
+    Args:
+        widths: Number of inputs, of units in each hidden layer, and of classes.
+
+    Returns:
+        The network, outputs ``(batch, classes)``, with torch's own initialization.
+
+    Raises:
+        ValueError: If there are fewer than two widths or one is not positive.
+
+    Source:
+        Courbariaux et al., NeurIPS 2015, Section 3.1; Li & Hao, ICML 2018, official code.
+
+    Example:
+        >>> sum(p.numel() for p in normalized_mlp([784, 2048, 2048, 2048, 10]).parameters())
+        10027028
+    """
+    if len(widths) < 2 or min(widths) < 1:
+        raise ValueError(f"widths must be two or more positive numbers; got {list(widths)}.")
+    return nn.Sequential(OrderedDict(flatten=nn.Flatten()) | dense(widths))
+
+
+def normalized_cnn(
+    width: int, hidden: int = 1024, classes: int = 10, in_shape: tuple[int, ...] = (3, 32, 32)
+) -> nn.Sequential:
+    """Build six 3x3 convolutions and three linear layers, all normalized and without biases.
+
+    The convolutions have ``width`` channels, twice ``2 * width``, then ``4 * width``, two of each;
+    every second one halves the image by 2x2 maxima. A layer is convolution, maximum if any, batch
+    norm, ReLU, in this order: where a norm's scale is negative, maximum and norm do not commute.
+
+    Args:
+        width: Channels of the first two convolutions: 128 in the papers' network for CIFAR-10, 64
+            in the one for SVHN.
+        hidden: Units of each of the two hidden linear layers.
+        classes: Number of classes.
+        in_shape: Channels, height and width of an image, at least 8x8.
+
+    Returns:
+        The network, outputs ``(batch, classes)``, with torch's own initialization.
+
+    Raises:
+        ValueError: If the image is too small, or a number is not positive.
+
+    Source:
+        Courbariaux et al., NeurIPS 2015, Section 3.2; Li & Hao, ICML 2018, official code.
+
+    Example:
+        >>> sum(p.numel() for p in normalized_cnn(128).parameters())
+        14029716
+    """
+    if min(width, hidden, classes) < 1:
+        raise ValueError(
+            f"width, hidden and classes must be positive; got {width}, {hidden} and {classes}."
+        )
+    channels, height, wide = channels_and_size(in_shape, smallest=2**STAGES)
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for number in range(1, 2 * STAGES + 1):
+        wider = width << ((number - 1) // 2)
+        layers[f"conv{number}"] = nn.Conv2d(channels, wider, 3, padding=1, bias=False)
+        if number % 2 == 0:
+            layers[f"pool{number}"] = nn.MaxPool2d(2)
+        layers[f"conv_norm{number}"] = nn.BatchNorm2d(wider)
+        layers[f"conv_relu{number}"] = nn.ReLU()
+        channels = wider
+    layers["flatten"] = nn.Flatten()
+    features = channels * (height >> STAGES) * (wide >> STAGES)
+    return nn.Sequential(layers | dense([features, hidden, hidden, classes]))
+
+
+def dense(widths: Sequence[int]) -> OrderedDict[str, nn.Module]:
+    """Build normalized linear layers with ReLU between them."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for number in range(1, len(widths)):
+        layers[f"linear{number}"] = nn.Linear(widths[number - 1], widths[number], bias=False)
+        layers[f"norm{number}"] = nn.BatchNorm1d(widths[number])
+        if number < len(widths) - 1:
+            layers[f"relu{number}"] = nn.ReLU()
+    return layers
+
+
+@torch.no_grad()
+def draw_norms(
+    model: nn.Module, generator: Generator, *, eps: float = 1e-4, momentum: float = 0.1
+) -> nn.Module:
+    """Give batch norms the settings of the official code of Li & Hao, with random scales.
+
+    Scales and offsets are drawn from the normal distribution cut off at two standard deviations,
+    on the CPU and in the order of ``model.modules()``; half of the scales are negative. Running
+    statistics start at mean 0 and variance 1. What stays torch's own: the running variance is the
+    unbiased one of the batch, larger by ``n / (n - 1)`` for ``n`` values per channel (1 % for 100
+    examples of a linear layer) than the biased one of the official code.
+
+    Args:
+        model: Changed in place; layers that are no batch norm are left as they are.
+        generator: Source of randomness, on the CPU.
+        eps: Added to the variance.
+        momentum: Share of the newest batch in the running statistics: 1 minus the keep rate.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: If ``eps`` is not positive or ``momentum`` lies outside of ``(0, 1]``.
+
+    Source:
+        Li & Hao, ICML 2018, official code.
+    """
+    if not (eps > 0 and isfinite(eps)):
+        raise ValueError(f"eps must be a positive number; got {eps}. Take 1e-4.")
+    if not 0 < momentum <= 1:
+        raise ValueError(f"momentum must lie in (0, 1]; got {momentum}. Take 0.1.")
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eps, module.momentum = eps, momentum
+            module.reset_running_stats()
+            for parameter in module.parameters(recurse=False):
+                drawn = torch.empty(parameter.shape, dtype=parameter.dtype)
+                nn.init.trunc_normal_(drawn, a=-2, b=2, generator=generator)
+                parameter.copy_(drawn)
+    return model
