@@ -48,6 +48,13 @@ def train(sampling, model, batches, optimizer, steps=None):
     return seen
 
 
+def taken(sampling, batches):
+    """A pass of somebody who weighs the rows himself."""
+    for batch in sampling(batches):
+        assert len(sampling.weight)
+        yield batch
+
+
 def watched(batches, **options):
     """Run over scores known beforehand: which steps were active, and tau after each."""
     model = regression()

@@ -60,7 +60,7 @@ def train(model=None, loss_fn=losses, batches=BATCHES, **options):
         ({"backward_cost": -1}, "backward_cost must be at least 0.*got -1"),
         ({"amortize": 0}, "amortize must be at least 1.*got 0"),
         ({"accumulate": 0}, "accumulate at least 1; got .*0"),
-        ({"batch_size": 0}, "batch_size must be at least 1.*got 0"),
+        ({"batch_size": 0}, "batch_size must be .* at least 1; got 0"),
         ({"score": "norm"}, "score must be one of .*'bound'.*got 'norm'"),
         ({"decision": "always"}, "decision must be one of .*'two_stage'.*got 'always'"),
         ({"tau_rule": "v2"}, "tau_rule must be one of .*'v3'.*got 'v2'"),

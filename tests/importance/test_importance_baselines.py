@@ -1,6 +1,7 @@
 """What all methods to beat promise: seeds, saved states, losses and bad input."""
 
 import io
+import json
 import math
 from itertools import islice
 
@@ -12,6 +13,8 @@ from lowland.importance.baselines import RandomSubset, UniformSampling
 from lowland.importance.history import HistorySampling, RankSampling
 from lowland.importance.pruning import InfoBatchPruning
 from lowland.importance.selective import SelectiveBackprop
+from lowland.results import Status
+from lowland.training import train
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -63,6 +66,50 @@ def test_a_saved_state_goes_on_in_mid_run(name, done):
     fresh.load_state_dict(torch.load(file, weights_only=True))
     found += [step(fresh, batch) for batch in islice(stream(fresh, data), len(expected) - done)]
     assert found == expected
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_settings_tell_runs_apart(name):
+    """Plain values, the method and the seed among them."""
+    found = ALL[name]().settings()
+    assert json.loads(json.dumps(found)) == found
+    assert found.pop("method") == type(ALL[name]()).__name__
+    assert name == "uniform" or found["seed"] == 1
+    assert len(found) >= 1 + (name != "uniform")
+    if name != "uniform":
+        changed = ALL[name]()
+        changed.seed = 2
+        assert changed.settings() != ALL[name]().settings()
+
+
+@pytest.mark.parametrize("name", POOL)
+def test_a_run_with_a_folder_goes_on_with_the_same_bits(name, tmp_path):
+    """In the foundation's ``train``, stopped in the middle of a pool; not with other settings."""
+
+    def run(out=None, **options):
+        model = Identity()
+        sampling = ALL[name]()
+        if name == "selective":
+            sampling.model = model
+        for option, value in options.pop("changed", {}).items():
+            setattr(sampling, option, value)
+        settings = {"steps": 6, "optimizer": lambda params: torch.optim.SGD(params, 1e-3)}
+        return train(model, given_loss, rows(), sampling=sampling, out=out, **settings, **options)
+
+    whole = run()
+    assert run(tmp_path, max_steps_now=2).status is Status.INTERRUPTED
+    option = "multiple" if name == "uniform" else "presample"
+    with pytest.raises(ValueError, match="sampling"):
+        run(tmp_path, changed={option: 4})
+    again = run(tmp_path)
+    assert again.status is Status.FINISHED
+    assert torch.equal(again.state["one"], whole.state["one"])
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_states_of_something_else(name):
+    with pytest.raises(ValueError, match="state must be what state_dict.*lacks.*'steps'"):
+        ALL[name]().load_state_dict({})
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -5,7 +5,7 @@ from copy import deepcopy
 
 import pytest
 import torch
-from scored_batches import ALWAYS, BATCHES, Notes
+from scored_batches import ALWAYS, BATCHES, Notes, taken
 from torch import nn
 from torch.testing import assert_close
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
@@ -50,7 +50,7 @@ def test_loaders_and_streams():
     for source in sources:
         size = {"batch_size": 8} if source is sources[-1] else {}
         sampling = ImportanceSampling(seeded(mlp, 0), losses, **ALWAYS, **size)
-        found.append([tuple(batch) for batch in sampling(source)])
+        found.append([tuple(batch) for batch in taken(sampling, source)])
     assert len(found[0]) == 4
     for other in found[1:]:
         assert same(other, found[0])
@@ -141,7 +141,7 @@ def test_scoring_leaves_the_model_as_it_was(make, score):
     model = seeded(make, 0)
     before, randomness = snapshot(model), generators()
     sampling = ImportanceSampling(model, losses, score=score, **ALWAYS)
-    for _ in sampling(BATCHES):
+    for _ in taken(sampling, BATCHES):
         assert all(m.training for m in model.modules())
     assert same(snapshot(model), before)
     assert same(generators(), randomness)
@@ -190,7 +190,7 @@ def test_other_modes_are_announced_once():
     for make, what in ((norm_mlp, "batch norm"), (dropout, "dropout")):
         sampling = ImportanceSampling(seeded(make, 0), losses, **ALWAYS)
         with pytest.warns(FallbackWarning, match=what) as caught:
-            assert len([*sampling(BATCHES)]) == 4
+            assert len([*taken(sampling, BATCHES)]) == 4
         assert len(caught) == 1
 
 

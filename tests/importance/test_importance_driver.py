@@ -112,6 +112,69 @@ def test_epochs_are_plain_updates():
         train_with_importance(seeded(mlp, 1), loss_fn, iter_only(), epochs=1, optimizer=sgd)
 
 
+@pytest.mark.parametrize("epochs", [0, 0.5, 1.5])
+@pytest.mark.untyped
+def test_epochs_that_are_no_number_of_passes(epochs):
+    with pytest.raises(
+        ValueError, match=f"epochs must be a whole number, at least 1; got {epochs}"
+    ):
+        train_with_importance(
+            seeded(mlp, 1), loss_fn, class_batches(4), epochs=epochs, optimizer=sgd
+        )
+
+
+def test_no_batches():
+    with pytest.raises(ValueError, match="at least one batch; got none. Is the loader empty"):
+        train_with_importance(seeded(mlp, 1), loss_fn, [], epochs=1, optimizer=sgd)
+
+
+def test_a_sampling_of_another_model():
+    model, batches = seeded(mlp, 1), class_batches(4)
+    options = {"epochs": 1, "optimizer": sgd}
+    other = ImportanceSampling(seeded(mlp, 1), loss_fn)
+    with pytest.raises(ValueError, match="sampling must be of the model that is trained.*another"):
+        train_with_importance(model, loss_fn, batches, sampling=other, **options)
+    own = ImportanceSampling(nn.Sequential(model), loss_fn)  # a wrapper shares its parameters
+    with pytest.raises(ValueError, match=r"got \['presample', 'costs'\] beside sampling="):
+        train_with_importance(
+            model, loss_fn, batches, sampling=own, presample=5, costs="modelled", **options
+        )
+
+
+class ByName(nn.Module):
+    """Takes its inputs by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = seeded(mlp, 1)
+
+    def forward(self, x):
+        return self.net(x)
+
+
+def test_batches_that_only_the_sampling_takes_apart():
+    """A mapping with labels, and another one by two functions: as pairs."""
+    pairs, found = class_batches(4, sizes=(8,) * 12), []
+    for make, options in (
+        (lambda x, y: (x, y), {}),
+        (lambda x, y: {"x": x, "labels": y}, {}),
+        (
+            lambda x, y: {"a": x, "b": y},
+            {"get_inputs": lambda b: b["a"], "get_targets": lambda b: b["b"]},
+        ),
+    ):
+        model = ByName()
+        sampling = ImportanceSampling(model, loss_fn, tau_threshold=1.01, smoothing=0.5, **options)
+        batches = [make(x, y) for x, y in pairs]
+        result = train_with_importance(
+            model, loss_fn, batches, epochs=2, optimizer=sgd, sampling=sampling
+        )
+        assert result.active_steps
+        found.append(result.training.state)
+    for other in found[1:]:
+        assert all(torch.equal(other[name], value) for name, value in found[0].items())
+
+
 def iter_only():
     """Batches without a length."""
 

@@ -4,7 +4,17 @@ from itertools import chain, islice
 
 import pytest
 import torch
-from scored_batches import ALWAYS, BATCHES, Notes, carried, regression, scored, squares, watched
+from scored_batches import (
+    ALWAYS,
+    BATCHES,
+    Notes,
+    carried,
+    regression,
+    scored,
+    squares,
+    taken,
+    watched,
+)
 from torch import nn
 from torch.testing import assert_close
 
@@ -107,7 +117,7 @@ def test_every_epoch_has_a_step():
     """A data set of one row, smaller than anything."""
     sampling = ImportanceSampling(seeded(mlp, 0), losses, batch_size=8, **ALWAYS)
     with pytest.warns(FallbackWarning, match="fewer than a pool"):
-        assert len([*sampling(class_batches(4, sizes=(1,)))]) == 1
+        assert len([*taken(sampling, class_batches(4, sizes=(1,)))]) == 1
     assert [*sampling([])] == []
 
 
@@ -125,7 +135,7 @@ def test_uneven_batches_make_even_pools():
         presample=2.5,
         **ALWAYS,
     )
-    seen = [len(y) for _, y in sampling(batches)]
+    seen = [len(y) for _, y in taken(sampling, batches)]
     assert seen == [8, 8, 8, 4]
     assert rows == [n for _, y in batches for n in y.tolist()][:60]
 

@@ -5,7 +5,7 @@ from itertools import islice
 
 import pytest
 import torch
-from scored_batches import ALWAYS, BATCHES
+from scored_batches import ALWAYS, BATCHES, taken
 
 from lowland.importance import ImportanceSampling
 from small_networks import losses, mlp, same, seeded
@@ -17,7 +17,7 @@ def test_the_seed_decides():
     found = []
     for seed in (0, 0, 1):
         sampling = ImportanceSampling(seeded(mlp, 0), losses, seed=seed, **ALWAYS)
-        found.append(list(sampling(BATCHES)))
+        found.append(list(taken(sampling, BATCHES)))
     assert same(found[0], found[1])
     assert not same(found[0], found[2])
 
@@ -86,14 +86,14 @@ def test_a_run_goes_on_within_amortized_pools():
         options = {"amortize": 3, **ALWAYS}
         first = ImportanceSampling(seeded(mlp, 0), losses, **options)
         if cut is None:
-            found.append(list(first(BATCHES)))
+            found.append(list(taken(first, BATCHES)))
             continue
         stream = iter(BATCHES)
-        batches = list(islice(passing := first(stream), cut))
+        batches = list(islice(passing := taken(first, stream), cut))
         second = ImportanceSampling(seeded(mlp, 0), losses, **options)
         second.load_state_dict(deepcopy(first.state_dict()))
         passing.close()
-        found.append(batches + list(second(stream)))
+        found.append(batches + list(taken(second, stream)))
     assert len(found[0]) == 12
     for other in found[1:]:
         assert same(other, found[0])

@@ -190,6 +190,26 @@ def test_a_step_that_could_not_choose_is_not_counted_as_active(pool):
         sampling.warn_if_idle()
 
 
+@pytest.mark.parametrize("options", [{"tau_rule": "v1"}, {"decision": "paper"}, {}], ids=str)
+def test_the_warning_prints_the_tau_that_decided(options):
+    """A last batch may bring tau above the threshold, behind the last decision."""
+    switch = Switch(3, smoothing=0.0, costs="modelled", **options)
+    switch.begin_step()
+    switch.feed(torch.tensor([1.0] + [0.0] * 29))
+    assert switch.tau > switch.smallest_tau > 1
+    with pytest.warns(NoEffectWarning, match="in 1 steps: tau 0 stayed below"):
+        switch.warn_if_idle()
+
+
+@pytest.mark.parametrize("rule", ["v1", "v3"])
+@pytest.mark.parametrize("options", [{}, {"decision": "paper"}, {"sizes": "constant_time"}])
+def test_the_smallest_tau_is_where_the_switch_turns(rule, options):
+    switch = Switch(3, tau_rule=rule, costs="modelled", **options)
+    for factor in (0.999, 1.001):
+        switch.estimate = factor * switch.smallest_tau
+        assert switch.is_worth() == (factor > 1)
+
+
 def test_a_busy_moment_does_not_keep_it_off():
     """Costs that were measured too high are forgotten, and scoring is timed again."""
     switch = Switch(3, smoothing=0.0)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lowland.importance.rows import Rows, count_rows, join, select
-from lowland.importance.state import set_state, state_of
+from lowland.importance.state import set_state, settings_of, state_of
 from lowland.training import checked_losses, generator
 from lowland.training.evaluate import LossFn
 
@@ -67,6 +67,7 @@ class UniformSampling:
     """
 
     saved = ("steps", "rows_read")
+    choices = ("multiple",)
 
     def __init__(self, loss_fn: LossFn, multiple: int = 1):
         if multiple < 1:
@@ -103,6 +104,10 @@ class UniformSampling:
         """Say in a sentence what was done."""
         return f"{self.steps} uniform steps; {self.rows_read} rows read"
 
+    def settings(self) -> dict[str, Any]:
+        """Give the choices that decide the numbers of a run, as plain values."""
+        return settings_of(self, self.choices)
+
     def state_dict(self) -> dict[str, Any]:
         """Give what another one needs to go on; where the loader stands is not part of it."""
         return state_of(self, self.saved)
@@ -136,11 +141,13 @@ class RandomSubset:
     """
 
     saved = ("steps", "rows_read", "generator", "size", "held")
+    choices = ("presample", "seed")
 
     def __init__(self, loss_fn: LossFn, presample: float = 3.0, seed: int = 0):
         check_presample(presample)
         self.loss_fn = loss_fn
         self.presample = presample
+        self.seed = seed
         self.generator = generator(seed, "random subset")
         self.weight: Tensor | None = None
         self.steps = 0
@@ -179,6 +186,10 @@ class RandomSubset:
     def summary(self) -> str:
         """Say in a sentence what was done."""
         return f"{self.steps} steps on a random part of each pool; {self.rows_read} rows read"
+
+    def settings(self) -> dict[str, Any]:
+        """Give the choices that decide the numbers of a run, as plain values."""
+        return settings_of(self, self.choices)
 
     def state_dict(self) -> dict[str, Any]:
         """Give what another one needs to go on; where the loader stands is not part of it."""

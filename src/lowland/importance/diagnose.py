@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset, SequentialSampler
 
 from lowland.importance.exact import gradient_norms
 from lowland.importance.resample import draw
@@ -97,6 +98,8 @@ def diagnose(
     """
     if presample <= 1 or pools < 1:
         raise ValueError(f"presample must be above 1 and pools 1; got {presample} and {pools}.")
+    if draws is not None and draws < 1:
+        raise ValueError(f"draws must be at least 1 per pool, or None; got {draws}.")
     scorer = Scorer(model, loss_fn, score)
     found: list[tuple[float, float, float, float]] = []
     with isolated_rng(seed, "diagnose", batches=batches), scorer.watched():
@@ -179,24 +182,20 @@ def rank_examples(
         model: Left as it is; evaluated in evaluation mode.
         loss_fn: One loss per example.
         batches: The data in a fixed order, without augmentation: for a ``DataLoader``
-            ``shuffle=False``, for ``lowland.data.Batches`` its ``evaluation()``.
+            ``shuffle=False`` and no sampler, for ``lowland.data.Batches`` its ``evaluation()``.
         score: As for :class:`ImportanceSampling`.
 
     Returns:
         The ranking.
 
     Raises:
-        ValueError: If the batches come in random order, or there is none.
+        ValueError: If the batches come in another order than the data, leave some of it out, or
+            there is none.
 
     Source:
         Paul, Ganguli & Dziugaite, NeurIPS 2021.
     """
-    sampler = type(getattr(batches, "sampler", None)).__name__
-    if getattr(batches, "shuffle", False) or sampler == "RandomSampler":
-        raise ValueError(
-            "batches must come in a fixed order, so that scores belong to examples; these are "
-            "shuffled. Pass shuffle=False, or batches.evaluation()."
-        )
+    check_order(batches)
     scorer = Scorer(model, loss_fn, score)
     parts = []
     with isolated_rng(0, "rank", batches=batches), scorer.watched():
@@ -208,3 +207,28 @@ def rank_examples(
     scores = torch.cat(parts)
     name = score if isinstance(score, str) else getattr(score, "__name__", "score")
     return Ranking(scores, scores.argsort(descending=True, stable=True), name)
+
+
+def check_order(batches: Any) -> None:
+    """Refuse batches whose rows are not those of the data, one after the other."""
+    if getattr(batches, "shuffle", False):
+        raise ValueError(
+            "batches must come in a fixed order, so that scores belong to examples; these are "
+            "shuffled. Pass shuffle=False, or batches.evaluation()."
+        )
+    if not isinstance(batches, DataLoader):
+        return
+    of_batches = batches.batch_sampler
+    source = batches.sampler if of_batches is None else getattr(of_batches, "sampler", of_batches)
+    is_stream = isinstance(batches.dataset, IterableDataset)
+    if not is_stream and type(source) is not SequentialSampler:
+        raise ValueError(
+            "batches must come in the fixed order of the data, so that scores belong to examples; "
+            f"a {type(source).__name__} makes another one. Pass a DataLoader with shuffle=False "
+            "and no sampler; for a part of the data, one over torch.utils.data.Subset."
+        )
+    if getattr(of_batches, "drop_last", False):
+        raise ValueError(
+            "batches must hold every example of the data; with drop_last=True the last ones may "
+            "be missing. Pass drop_last=False."
+        )

@@ -41,8 +41,8 @@ class Drawer:
         seed: int,
     ):
         check_options(scheme, mixing)
-        if amortize < 1:
-            raise ValueError(f"amortize must be at least 1 batch per pool; got {amortize}.")
+        if not isinstance(amortize, int) or amortize < 1:
+            raise ValueError(f"amortize must be at least 1 batch per pool; got {amortize!r}.")
         self.scheme, self.mixing, self.amortize = scheme, mixing, amortize
         self.merge_duplicates, self.weight_power = merge_duplicates, weight_power
         self.on_sample, self.seed = on_sample, seed

@@ -1,6 +1,7 @@
 """Train a model by importance sampling from start to end, resumable, with both clocks recorded."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,32 @@ from lowland.results import Status, plain, write_json
 from lowland.training import TrainResult, choose_device, train
 
 __all__ = ["ImportanceResult", "train_with_importance"]
+
+
+class Paired:
+    """A sampling whose batches are pairs, as :func:`lowland.training.train` takes them.
+
+    Args:
+        sampling: Any batches that it can take apart.
+    """
+
+    def __init__(self, sampling: ImportanceSampling):
+        self.sampling = sampling
+        self.loss, self.settings = sampling.loss, sampling.settings
+        self.state_dict, self.load_state_dict = sampling.state_dict, sampling.load_state_dict
+
+    def __call__(self, batches: Iterable[Any]) -> Generator[Any]:
+        """Go once through some batches.
+
+        Args:
+            batches: As for the sampling.
+
+        Yields:
+            Inputs and targets.
+        """
+        with closing(self.sampling(batches)) as stream:
+            for batch in stream:
+                yield self.sampling.pair(batch)
 
 
 @dataclass(frozen=True)
@@ -118,7 +145,8 @@ def train_with_importance(
     Args:
         model: Any module; its parameters that require a gradient are trained.
         loss_fn: ``loss_fn(output, target)`` returns one loss per example, shape ``(batch,)``.
-        batches: Re-iterable of ``(inputs, target)``.
+        batches: Re-iterable of ``(inputs, target)``, or of whatever ``sampling`` takes apart: a
+            mapping with ``"labels"``, or another kind by its ``get_inputs`` and ``get_targets``.
         optimizer: Makes the optimizer from the parameters.
         epochs: As many updates as this many plain epochs have, ``epochs * len(batches)``; on chosen
             rows they read more data. Give this or ``steps``.
@@ -137,24 +165,33 @@ def train_with_importance(
         out: Folder for the state to resume from and the result.
         progress: See :func:`lowland.training.open_progress`.
         **training: Further arguments of :func:`lowland.training.train`: ``schedule``,
-            ``test_batches``, ``evaluation_batches``, ``precision``, ``log``, ...
+            ``test_batches``, ``evaluation_batches``, ``precision``, ``log``, ...; batches to
+            evaluate on must be pairs.
 
     Returns:
         Status, learning curve by both clocks, and what the switch did.
 
     Raises:
-        ValueError: If an argument is not what it must be.
+        ValueError: If an argument is not what it must be, or ``sampling`` is of another model or
+            given beside its own options.
 
     Source:
         Katharopoulos & Fleuret, ICML 2018, Algorithm 1.
     """
     if epochs is not None and steps is None:
-        try:
-            steps, epochs = epochs * len(batches), None  # type: ignore[arg-type]
-        except TypeError:
-            raise ValueError(
-                "epochs needs batches with a length; these have none. Give steps instead."
-            ) from None
+        steps, epochs = steps_of(epochs, batches), None
+    if sampling is not None:
+        check_sampling(
+            model,
+            sampling,
+            presample=presample != 3,
+            score=score != "bound",
+            tau_threshold=tau_threshold is not None,
+            decision=decision != "two_stage",
+            tau_rule=tau_rule != "v3",
+            scheme=scheme != "systematic",
+            costs=costs is not None,
+        )
     if device is not None:
         model.to(choose_device(device))
     chooser = sampling or ImportanceSampling(
@@ -176,7 +213,7 @@ def train_with_importance(
         optimizer=optimizer if not scale_learning_rate else scaled(optimizer, chooser),
         epochs=epochs,
         steps=steps,
-        sampling=chooser,
+        sampling=Paired(chooser),
         seed=seed,
         out=out,
         progress=progress,
@@ -197,6 +234,37 @@ def train_with_importance(
     if out is not None and result.status is not Status.INTERRUPTED:
         write_json(Path(out) / "result.json", found.record())
     return found
+
+
+def steps_of(epochs: int, batches: Any) -> int:
+    """Count the updates of so many plain epochs."""
+    if epochs < 1 or epochs != int(epochs):
+        raise ValueError(f"epochs must be a whole number, at least 1; got {epochs}.")
+    try:
+        count = len(batches)
+    except TypeError:
+        raise ValueError(
+            "epochs needs batches with a length; these have none. Give steps instead."
+        ) from None
+    if not count:
+        raise ValueError("batches must yield at least one batch; got none. Is the loader empty?")
+    return int(epochs) * count
+
+
+def check_sampling(model: nn.Module, sampling: ImportanceSampling, **is_given: bool) -> None:
+    """Refuse a sampling of another model, and options that it would not look at."""
+    named = [name for name, given in is_given.items() if given]
+    if named:
+        raise ValueError(
+            f"options of the sampling must be given to it where there is one; got {named} beside "
+            "sampling=. Write sampling=ImportanceSampling(model, loss_fn, ...)."
+        )
+    own = {id(parameter) for parameter in model.parameters()}
+    if own.isdisjoint(map(id, sampling.scorer.model.parameters())):
+        raise ValueError(
+            "sampling must be of the model that is trained, or its scores tell nothing; got one of "
+            f"another {type(sampling.scorer.model).__name__}. Pass ImportanceSampling(model, ...)."
+        )
 
 
 def scaled(

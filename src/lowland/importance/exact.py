@@ -46,6 +46,7 @@ def gradient_norms(
 
     Raises:
         UnsupportedModelError: If the model has no parameter that requires a gradient.
+        ValueError: If there is no row.
 
     Source:
         Katharopoulos & Fleuret, ICML 2018, Section 3.1: the scores of least variance.
@@ -57,6 +58,8 @@ def gradient_norms(
         name: value.detach() for name, value in model.named_parameters() if name in layout.names
     }
     count = count_rows((inputs, target))
+    if not count:
+        raise ValueError("the batch must hold at least one example; got none. Leave it out.")
     chunk = chunk or max(1, min(count, 2**26 // layout.size))
 
     batch = (inputs, target)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lowland.importance.baselines import weighted_loss
 from lowland.importance.resample import draw
-from lowland.importance.state import set_state, state_of
+from lowland.importance.state import set_state, settings_of, state_of
 from lowland.importance.whole_set import all_losses, note_losses, sized, whole_set
 from lowland.training import generator
 from lowland.training.evaluate import LossFn
@@ -50,6 +50,7 @@ class HistorySampling:
     """
 
     saved = ("steps", "left", "generator", "losses")
+    choices = ("alpha", "beta", "offset", "seed")
 
     def __init__(
         self,
@@ -66,6 +67,7 @@ class HistorySampling:
             )
         self.loss_fn = loss_fn
         self.alpha, self.beta, self.offset = alpha, beta, offset
+        self.seed = seed
         self.generator = generator(seed, "history sampling")
         self.losses = torch.empty(0, dtype=torch.float64)
         self.index = torch.empty(0, dtype=torch.int64)
@@ -117,6 +119,10 @@ class HistorySampling:
         seen = int((~self.losses.isnan()).sum())
         return f"{self.steps} steps; the loss of {seen} of {len(self.losses)} rows is known"
 
+    def settings(self) -> dict[str, Any]:
+        """Give the choices that decide the numbers of a run, as plain values."""
+        return settings_of(self, self.choices)
+
     def state_dict(self) -> dict[str, Any]:
         """Give what another one needs to go on."""
         return state_of(self, self.saved)
@@ -159,6 +165,7 @@ class RankSampling:
     """
 
     saved = ("steps", "left", "generator", "losses", "first")
+    choices = ("horizon", "pressure", "recompute_every", "seed")
 
     def __init__(
         self,
@@ -183,6 +190,7 @@ class RankSampling:
         self.horizon, self.pressure = steps, pressure
         self.recompute_every = recompute_every
         self.model = model
+        self.seed = seed
         self.generator = generator(seed, "rank sampling")
         self.losses = torch.empty(0, dtype=torch.float64)
         self.first = torch.empty(0, dtype=torch.int64)
@@ -244,6 +252,10 @@ class RankSampling:
             f"{self.steps} steps; the loss of {seen} of {len(self.losses)} rows is known; "
             f"pressure {self.pressure_now():.3g}"
         )
+
+    def settings(self) -> dict[str, Any]:
+        """Give the choices that decide the numbers of a run, as plain values."""
+        return settings_of(self, self.choices)
 
     def state_dict(self) -> dict[str, Any]:
         """Give what another one needs to go on."""

@@ -34,6 +34,7 @@ class Modes:
         self.model = model
         self.batch_norm = batch_norm
         self.has_warned = False
+        self.has_told = False
         self.momenta: dict[nn.Module, float | None] = {}
 
     @contextmanager
@@ -84,6 +85,20 @@ class Modes:
         elif self.batch_norm == "frozen":
             for layer in self.momenta:
                 layer.eval()
+
+    def check_frozen(self) -> None:
+        """Warn once if batch norms that are to be frozen have trained after all."""
+        if self.batch_norm != "frozen" or self.has_told:
+            return
+        if any(layer.training for layer in self.momenta):
+            self.has_told = True
+            warnings.warn(
+                'with batch_norm="frozen" batch norms must stay in evaluation mode, where the '
+                "sampling puts them; this step has trained them. Call model.train() before "
+                "sampling(batches), not in every step.",
+                FallbackWarning,
+                stacklevel=3,
+            )
 
     def set_momenta(self, *, chosen: bool) -> None:
         """Let batch norms learn their statistics, or not."""

@@ -38,7 +38,9 @@ class Pools:
         self.presample, self.batch_size, self.device = presample, batch_size, device
         self.get_inputs, self.get_targets = get_inputs, get_targets
         self.rows: Rows | None = None
-        self.held: Any = None
+        self.held: Any = None  # for the next pass to begin with
+        self.left: Any = None  # by a pass that was broken off; for a saved state only
+        self.is_middle = False  # whether a pass that began elsewhere goes on
         self.size: int | None = None
         self.has_warned = False
         if batch_size is not None:
@@ -53,8 +55,10 @@ class Pools:
         Raises:
             ValueError: If the pool would be no larger than that.
         """
-        if size < 1:
-            raise ValueError(f"batch_size must be at least 1 row; got {size}.")
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(
+                f"batch_size must be a whole number of rows, at least 1; got {size!r}."
+            )
         if round(self.presample * size) <= size:
             raise ValueError(
                 "presample must make a pool larger than the batch; got "
@@ -72,7 +76,7 @@ class Pools:
             The stream of rows.
         """
         self.rows = Rows(iter(batches), self.place, self.held)
-        self.held = None
+        self.held = self.left = None
         if self.size is None and (batch := self.rows.take()) is not None:
             self.know_size(count_rows(batch))
             self.rows.held = batch
@@ -80,7 +84,8 @@ class Pools:
 
     def close(self) -> None:
         """End a pass."""
-        self.rows = None
+        self.left = None if self.rows is None else self.rows.held
+        self.rows, self.is_middle = None, False
 
     def batch(self, rows: Rows) -> Any | None:
         """Read a batch, as it comes where nothing speaks against it.
@@ -108,7 +113,8 @@ class Pools:
         if pool is None:
             return None
         found = count_rows(pool)
-        if found < size and found == rows.count and not self.has_warned:
+        is_whole = found == rows.count and not self.is_middle
+        if found < size and is_whole and not self.has_warned:
             self.has_warned = True
             warnings.warn(
                 f"the data set has {found} examples, fewer than a pool of {size}; the whole set "
@@ -140,10 +146,32 @@ class Pools:
         """
         return take_apart(batch, self.get_inputs, self.get_targets)
 
+    def targets(self, batch: Any) -> Any:
+        """Find a batch's targets, without a word to ``get_inputs``.
+
+        Args:
+            batch: The user's.
+
+        Returns:
+            Its targets.
+        """
+        return take_apart(batch, lambda _: None, self.get_targets)[1]
+
     def state(self) -> Any:
         """Give the rows that were read but not handed out.
 
         Returns:
             A batch, or None.
         """
-        return self.held if self.rows is None else self.rows.held
+        if self.rows is not None:
+            return self.rows.held
+        return self.left if self.held is None else self.held
+
+    def load(self, held: Any, size: int | None) -> None:
+        """Begin the next pass in the middle of one.
+
+        Args:
+            held: Rows that were read but not handed out, or None.
+            size: Rows of a batch, None if that is not known yet.
+        """
+        self.held, self.left, self.size, self.is_middle = self.place(held), None, size, True

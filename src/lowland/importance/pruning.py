@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lowland.importance.baselines import weighted_loss
-from lowland.importance.state import set_state, state_of
+from lowland.importance.state import set_state, settings_of, state_of
 from lowland.importance.whole_set import note_losses, sized, whole_set
 from lowland.training import generator
 from lowland.training.evaluate import LossFn
@@ -51,6 +51,7 @@ class InfoBatchPruning:
     """
 
     saved = ("steps", "epoch", "place", "generator", "losses", "order", "weights")
+    choices = ("epochs", "prune", "anneal", "seed")
 
     def __init__(
         self,
@@ -67,6 +68,7 @@ class InfoBatchPruning:
             )
         self.loss_fn = loss_fn
         self.epochs, self.prune, self.anneal = epochs, prune, anneal
+        self.seed = seed
         self.generator = generator(seed, "pruning")
         self.losses = torch.empty(0, dtype=torch.float64)
         self.order = torch.empty(0, dtype=torch.int64)
@@ -127,6 +129,10 @@ class InfoBatchPruning:
             f"{self.steps} steps in {self.epoch} epochs; "
             f"{self.kept} of {len(self.losses)} rows in the last one"
         )
+
+    def settings(self) -> dict[str, Any]:
+        """Give the choices that decide the numbers of a run, as plain values."""
+        return settings_of(self, self.choices)
 
     def state_dict(self) -> dict[str, Any]:
         """Give what another one needs to go on."""

@@ -1,13 +1,15 @@
 """Rows of batches: count, choose and join them, whatever containers they come in."""
 
 from collections.abc import Callable, Iterator, Mapping
+from copy import copy
 from typing import Any
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from lowland.training import as_pair, batch_count, map_tensors, tensors_in
+from lowland.importance.columns import arrays_in, is_column, join_column, same, select_column
+from lowland.training import as_pair, tensors_in
 
 __all__ = ["Rows", "count_rows", "join", "select", "take_apart"]
 
@@ -24,7 +26,7 @@ def count_rows(batch: Any) -> int:
     Raises:
         ValueError: If two tensors have another number of rows, or there is none.
     """
-    count = batch_count(batch)
+    count = first_count(batch)
     shapes = [tuple(tensor.shape) for tensor in tensors_in(batch) if tensor.ndim]
     if any(shape[0] != count for shape in shapes):
         raise ValueError(
@@ -34,54 +36,142 @@ def count_rows(batch: Any) -> int:
     return count
 
 
-def select(batch: Any, index: slice | Int[Tensor, " chosen"]) -> Any:
+def first_count(batch: Any) -> int:
+    """The first axis of the first tensor that has one, else of the first array."""
+    for values in (tensors_in(batch), arrays_in(batch)):
+        for value in values:
+            if value.ndim:
+                return len(value)
+    raise ValueError(
+        "a batch must hold a tensor whose first axis counts examples; got none. Make a tensor of "
+        "the targets, or pass batches of tensors."
+    )
+
+
+def select(batch: Any, index: slice | Int[Tensor, " chosen"], count: int | None = None) -> Any:
     """Choose examples of a batch.
 
     Args:
-        batch: As for :func:`count_rows`.
-        index: Their positions, with repetitions, or a slice, which copies nothing.
+        batch: As for :func:`count_rows`. Lists, tuples and arrays with an entry for each example
+            are chosen from too; every tensor with axes is taken to be such.
+        index: Their positions, with repetitions, or a slice, which copies no tensor.
+        count: Examples of the batch; None counts them.
 
     Returns:
         The batch of these, in the same containers.
+
+    Raises:
+        ValueError: If it cannot be told what belongs to which example.
     """
+    count = first_count(batch) if count is None else count
 
-    def rows(tensor: Tensor) -> Tensor:
-        if not tensor.ndim:
-            return tensor
-        if isinstance(index, slice):
-            return tensor[index]
-        return tensor.index_select(0, index.to(tensor.device))
+    def choose(name: str, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            if not value.ndim:
+                return value
+            if isinstance(index, slice):
+                return value[index]
+            return value.index_select(0, index.to(value.device))
+        if is_column(name, value, count):
+            return select_column(value, index)
+        if is_container(value):
+            return rebuilt(value, [choose(f"{name}[{key!r}]", part) for key, part in items(value)])
+        return value
 
-    return map_tensors(rows, batch)
+    return choose("batch", batch)
 
 
 def join(batches: list[Any]) -> Any:
     """Put batches behind one another.
 
     Args:
-        batches: At least one, all nested in the same way.
+        batches: At least one, all nested in the same way. What belongs to no example must be the
+            same in all of them.
 
     Returns:
         One batch; a single one is returned as it is.
 
     Raises:
-        ValueError: If their examples have different shapes.
+        ValueError: If their examples have different shapes, or what belongs to no example differs.
     """
     if len(batches) == 1:
         return batches[0]
+    counts = [first_count(batch) for batch in batches]
 
-    def cat(*parts: Tensor) -> Tensor:
-        if not parts[0].ndim:
-            return parts[0]
-        if any(part.shape[1:] != parts[0].shape[1:] for part in parts):
-            raise ValueError(
-                "all batches of a pool must hold examples of one shape; got "
-                f"{[tuple(part.shape) for part in parts]}. Pad to one length, or let the loader "
-                "make whole pools and pass batch_size."
+    def together(name: str, parts: list[Any]) -> Any:
+        first = parts[0]
+        if all(isinstance(part, Tensor) and part.ndim for part in parts):
+            return cat(parts)
+        if all(is_column(name, part, count) for part, count in zip(parts, counts, strict=True)):
+            return join_column(parts)
+        if is_container(first) and all(keys_of(part) == keys_of(first) for part in parts):
+            inside = zip(*(items(part) for part in parts), strict=True)
+            return rebuilt(
+                first,
+                [
+                    together(f"{name}[{pairs[0][0]!r}]", [part for _, part in pairs])
+                    for pairs in inside
+                ],
             )
-        return torch.cat(parts)
+        for part in parts:
+            if not same(first, part):
+                raise ValueError(
+                    f"{name} belongs to no single example, so it must be the same in all batches "
+                    f"of a pool; got {str(first)[:60]} and {str(part)[:60]}. Give it once for "
+                    "each example, as a tensor, a list or an array, or leave it out."
+                )
+        return first
 
-    return map_tensors(cat, *batches)
+    return together("batch", batches)
+
+
+def cat(parts: list[Tensor]) -> Tensor:
+    """Put tensors behind one another."""
+    if any(part.shape[1:] != parts[0].shape[1:] for part in parts):
+        raise ValueError(
+            "all batches of a pool must hold examples of one shape; got "
+            f"{[tuple(part.shape) for part in parts]}. Pad to one length, or let the loader "
+            "make whole pools and pass batch_size."
+        )
+    return torch.cat(parts)
+
+
+def shapes_of(batch: Any) -> list[tuple[int, ...]]:
+    """Shapes of the examples in the tensors of a batch."""
+    return [tuple(tensor.shape[1:]) for tensor in tensors_in(batch)]
+
+
+def is_container(value: Any) -> bool:
+    """Whether there are parts of a batch inside."""
+    return isinstance(value, Mapping | tuple | list)
+
+
+def items(container: Any) -> list[tuple[Any, Any]]:
+    """Keys or positions, and what is there, in the order of :func:`keys_of`."""
+    return [(key, container[key]) for key in keys_of(container) or ()]
+
+
+def keys_of(value: Any) -> list[Any] | None:
+    """Keys of a mapping, positions of a list or tuple, None of anything else."""
+    if isinstance(value, Mapping):
+        return sorted(value, key=str)
+    return list(range(len(value))) if isinstance(value, tuple | list) else None
+
+
+def rebuilt(container: Any, parts: list[Any]) -> Any:
+    """Make a container of the same kind with other parts, in the order of :func:`items`."""
+    if isinstance(container, Mapping):
+        found = dict(zip(keys_of(container) or (), parts, strict=True))
+        mapped = {key: found[key] for key in container}
+        if type(container) is dict or not hasattr(container, "__setitem__"):
+            return mapped
+        own: Any = copy(container)  # keeps what a mapping of the user's own also is
+        for key, item in mapped.items():
+            own[key] = item
+        return own
+    if hasattr(container, "_fields"):  # a named tuple
+        return type(container)(*parts)
+    return parts if isinstance(container, list) else tuple(parts)
 
 
 def take_apart(
@@ -120,6 +210,7 @@ class Rows:
 
     Attributes:
         count: Rows read from the stream so far.
+        is_rest: Whether what is held is a part of a batch, and not a whole one.
     """
 
     def __init__(self, stream: Iterator[Any], place: Callable[[Any], Any], held: Any | None = None):
@@ -127,6 +218,7 @@ class Rows:
         self.place = place
         self.held = held
         self.count = 0
+        self.is_rest = held is not None
 
     def take(self, count: int | None = None) -> Any | None:
         """Read some rows.
@@ -135,23 +227,29 @@ class Rows:
             count: How many; None for the next batch as it comes.
 
         Returns:
-            So many rows, fewer at the end of the stream, None behind it.
+            So many rows, fewer at the end of the stream or of a batch whose rows have another
+            shape than those of the next one; None behind the stream.
         """
         parts, found = [], 0
         while count is None or found < count:
             part = self.next_part()
             if part is None:
                 break
+            if self.is_rest and len(parts) == 1 and shapes_of(part) != shapes_of(parts[0]):
+                self.held = part  # padded to another length: the rest of a batch is for itself
+                break
             parts.append(part)
             found += count_rows(part)
             if count is None:
                 count = found
+        self.is_rest = False
         if not parts:
             return None
         batch = join(parts)
         if count is not None and found > count:
-            self.held = select(batch, slice(count, found))
-            batch = select(batch, slice(0, count))
+            self.is_rest = True
+            self.held = select(batch, slice(count, found), found)
+            batch = select(batch, slice(0, count), found)
         return batch
 
     def next_part(self) -> Any | None:

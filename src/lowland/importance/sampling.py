@@ -1,24 +1,24 @@
 """Importance sampling in anybody's training loop: three changed lines, and it switches itself."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from math import isfinite
 from time import perf_counter
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from lowland.importance.chosen import Chosen, uniform
 from lowland.importance.drawer import Drawer
+from lowland.importance.handed import Handed
 from lowland.importance.pools import Pools
 from lowland.importance.rows import Rows, count_rows, join, select
 from lowland.importance.scorer import Scorer
+from lowland.importance.state import check_state
 from lowland.importance.switch import Switch
 from lowland.importance.timing import Timing
 from lowland.results import plain
-from lowland.training import checked_losses
 
 __all__ = ["ImportanceSampling"]
 
@@ -129,12 +129,13 @@ class ImportanceSampling:
             presample, batch_size, lambda: self.scorer.device, get_inputs, get_targets
         )
         self.loss_fn, self.on_scores = loss_fn, on_scores
+        self.handed = Handed(self.pools)
         self.waiting: list[Chosen] = []
-        self.current: Chosen | None = None
+        self.left: list[Chosen] = []  # by a pass that was broken off; for a saved state only
         self.timing: Timing | None = None
         self.opened: ExitStack | None = None
 
-    def __call__(self, batches: Iterable[Any]) -> Iterator[Any]:
+    def __call__(self, batches: Iterable[Any]) -> Generator[Any]:
         """Go once through some batches, choosing from pools of them while that pays.
 
         Args:
@@ -144,16 +145,25 @@ class ImportanceSampling:
             Batches in the same containers, on the model's device.
 
         Raises:
-            ValueError: If ``presample`` is too small for the batch size.
+            ValueError: If ``presample`` is too small for the batch size, the loss of chosen rows
+                was not taken, or another pass has begun before the end of this one.
         """
-        rows = self.pools.open(batches)
-        with self.scorer.watched():
-            try:
-                while (chosen := self.next_chosen(rows)) is not None:
-                    yield self.begin(chosen)
-            finally:
-                self.pools.close()
-                self.timing, self.current, self.waiting = None, None, []
+        self.close()  # a pass that was left before its end
+        with ExitStack() as passing:
+            self.opened, self.left = passing, []
+            passing.enter_context(self.scorer.watched())
+            passing.callback(self.let_go)
+            rows = self.pools.open(batches)
+            while (chosen := self.next_chosen(rows)) is not None:
+                yield self.begin(chosen)
+                self.handed.check_used(is_live=self.opened is passing)
+
+    def let_go(self) -> None:
+        """Forget the batches of a pass, but for a state that is saved afterwards."""
+        self.pools.close()
+        self.handed.clear()
+        self.left, self.waiting = self.waiting, []
+        self.timing = self.opened = None
 
     def select(self, batch: Any) -> Any:
         """Choose from a pool at hand, for loops that hand out batches themselves.
@@ -172,6 +182,8 @@ class ImportanceSampling:
         if self.opened is None:
             self.opened = ExitStack()
             self.opened.enter_context(self.scorer.watched())
+            self.opened.callback(self.let_go)
+        self.handed.check_used()
         self.end_step(perf_counter())
         self.timing = Timing(perf_counter())
         pool = self.pools.place(batch)
@@ -184,9 +196,8 @@ class ImportanceSampling:
 
     def close(self) -> None:
         """Let go of the model after the last :meth:`select`."""
-        self.timing = self.current = None
         if self.opened is not None:
-            self.opened = self.opened.close()
+            self.opened.close()
 
     def next_chosen(self, rows: Rows) -> Chosen | None:
         """Read and choose the next batch, None at the end."""
@@ -238,7 +249,7 @@ class ImportanceSampling:
 
     def begin(self, chosen: Chosen) -> Any:
         """Hand a batch to the user's loop."""
-        self.current = chosen
+        self.handed.give(chosen)
         self.switch.active_steps += chosen.is_chosen
         self.scorer.modes.before_step(chosen=chosen.is_chosen)
         if self.scorer.trunk is not None:
@@ -247,13 +258,14 @@ class ImportanceSampling:
 
     def end_step(self, now: float) -> None:
         """Note how long the step took, if it was a whole one."""
-        if self.timing is None or self.current is None:
+        current = self.handed.current
+        if self.timing is None or current is None:
             return
         costs, ratio = self.switch.costs, self.switch.ratio
         if self.is_active:
             can_split = self.scorer.device.type == "cpu" and not self.drawer.merge_duplicates
             self.timing.note_active(costs, now, ratio, can_split=can_split)
-        elif self.current.draws == self.pools.size:
+        elif current.draws == self.pools.size:
             self.timing.note_uniform(costs, now, ratio)
         self.timing = None
 
@@ -270,21 +282,16 @@ class ImportanceSampling:
         Raises:
             ValueError: If no batch was handed out, or these are not its rows.
         """
-        current = self.current
-        if current is None:
-            raise ValueError(
-                "loss must be called for a batch that sampling(batches) has just handed out; there "
-                "is none. Write: for x, y in sampling(loader): loss = sampling.loss(model(x), y)."
-            )
-        losses = checked_losses(self.loss_fn, output, target)
+        current, inputs = self.handed.check_loss(target)
+        losses = self.scorer.losses(output, target)
         if len(losses) != current.rows:
             raise ValueError(
                 f"loss must get the {current.rows} rows that were handed out; got {len(losses)}."
             )
         if not current.is_scored:
             current.is_scored = True
-            inputs, _ = self.pools.pair(current.batch)
             self.switch.feed(self.scorer.training(output, target, inputs))
+        self.scorer.modes.check_frozen()
         return current.mean(losses)
 
     def mean(self, values: Tensor) -> Float[Tensor, ""]:
@@ -295,13 +302,8 @@ class ImportanceSampling:
 
         Returns:
             The mean, weighted where the rows were chosen.
-
-        Raises:
-            ValueError: If no batch was handed out.
         """
-        if self.current is None:
-            raise ValueError("mean must be called while sampling(batches) hands out batches.")
-        return self.current.mean(values)
+        return self.handed.mean(values)
 
     def pair(self, batch: Any) -> tuple[Any, Any]:
         """Find a batch's inputs and targets."""
@@ -310,11 +312,7 @@ class ImportanceSampling:
     @property
     def weight(self) -> Float[Tensor, " rows"]:
         """Weights of the rows just handed out, ones for a uniform batch."""
-        if self.current is None:
-            raise ValueError("there are weights only while sampling(batches) hands out batches.")
-        if self.current.weight is None:
-            return torch.ones(self.current.rows, device=self.scorer.device)
-        return self.current.weight
+        return self.handed.weight(self.scorer.device)
 
     @property
     def tau(self) -> float:
@@ -329,7 +327,7 @@ class ImportanceSampling:
     @property
     def is_active(self) -> bool:
         """Whether the batch just handed out was chosen by scores."""
-        return self.current is not None and self.current.is_chosen
+        return self.handed.current is not None and self.handed.current.is_chosen
 
     @property
     def steps(self) -> int:
@@ -376,7 +374,7 @@ class ImportanceSampling:
 
         Returns:
             Running estimate, counters, costs, generator, and rows that were read but not handed
-            out. Where the loader stands is the loader's to save.
+            out, also after a ``break``. Where the loader stands is the loader's to save.
         """
         return {
             "switch": self.switch.state_dict(),
@@ -384,7 +382,7 @@ class ImportanceSampling:
             "size": self.pools.size,
             "half": self.scorer.half,
             "held": self.pools.state(),
-            "waiting": [vars(chosen) for chosen in self.waiting],
+            "waiting": [vars(chosen) for chosen in self.waiting or self.left],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -393,8 +391,10 @@ class ImportanceSampling:
         Args:
             state: What :meth:`state_dict` returned.
         """
+        check_state(state, ("switch", "generator", "size", "half", "held", "waiting"))
+        self.close()
         self.switch.load_state_dict(state["switch"])
         self.drawer.generator.set_state(state["generator"].cpu())
-        self.pools.size, self.scorer.half = state["size"], state["half"]
-        self.pools.held = self.pools.place(state["held"])
-        self.waiting = [Chosen(**self.pools.place(chosen)) for chosen in state["waiting"]]
+        self.scorer.half = state["half"]
+        self.pools.load(state["held"], state["size"])
+        self.waiting, self.left = [Chosen(**self.pools.place(c)) for c in state["waiting"]], []

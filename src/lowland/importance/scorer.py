@@ -1,8 +1,9 @@
 """Scores from a model: of a whole pool without gradients, or free from a training forward pass."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
+from inspect import signature
 from time import perf_counter
 from typing import Any
 
@@ -15,10 +16,10 @@ from lowland.errors import FallbackWarning, UnsupportedModelError
 from lowland.importance.exact import gradient_norms, last_layer_scores
 from lowland.importance.modes import Modes
 from lowland.importance.rows import count_rows, select
-from lowland.importance.scores import head_gradients, scores
+from lowland.importance.scores import head_gradients, row_losses, scores
 from lowland.importance.trunk import FrozenTrunk
 from lowland.params import call
-from lowland.training import checked_losses, device_of, tensors_in
+from lowland.training import device_of, kept_mode, tensors_in
 
 __all__ = ["SCORES", "Scorer"]
 
@@ -67,6 +68,11 @@ class Scorer:
                 f'loss_fn must return one loss per example; got reduction="{reduction}", which '
                 'gives a scalar. Pass reduction="none".'
             )
+        if not isinstance(model, nn.Module) or not callable(loss_fn):
+            raise ValueError(
+                "model must be a torch.nn.Module and loss_fn a function of output and target; got "
+                f"a {type(model).__name__} and a {type(loss_fn).__name__}."
+            )
         self.model = model.module if isinstance(model, DistributedDataParallel) else model
         self.loss_fn, self.score = loss_fn, score
         self.modes = Modes(self.model, batch_norm)
@@ -74,6 +80,7 @@ class Scorer:
         self.half: str | None = "bfloat16" if precision == "bf16" else None
         self.chunk: int | None = None
         self.last_call: tuple[nn.Linear, Tensor, Tensor] | None = None
+        self.has_checked = False
 
     @property
     def device(self) -> torch.device:
@@ -117,12 +124,13 @@ class Scorer:
         Raises:
             OutOfMemoryError: If a single row does not fit.
         """
+        self.check_inputs(inputs)
         while True:
             size = self.chunk or rows
             try:
                 with self.modes.scoring(), self.remembered(), torch.no_grad(), self.autocast():
                     parts = [
-                        self.piece(*select((inputs, target), slice(start, start + size)))
+                        self.piece(*select((inputs, target), slice(start, start + size), rows))
                         for start in range(0, rows, size)
                     ]
                 return torch.cat(parts)
@@ -153,10 +161,48 @@ class Scorer:
             float(self.pool(inputs, target, rows).sum())
         return perf_counter() - began
 
+    def check_inputs(self, inputs: Any) -> None:
+        """Refuse, at the first batch, inputs that the model does not take as we give them.
+
+        Args:
+            inputs: A batch of them.
+
+        Raises:
+            ValueError: If the model takes a whole mapping or tuple as one argument.
+        """
+        if self.has_checked:
+            return
+        self.has_checked = True
+        if takes(self.model, inputs):
+            return
+        try:  # a hook may make of them what the model does take
+            with kept_mode(self.model), torch.no_grad():
+                self.model.eval()
+                call(self.model, inputs)
+        except TypeError as error:
+            kind, how = type(inputs).__name__, "**" if isinstance(inputs, Mapping) else "*"
+            raise ValueError(
+                f"the model must take the inputs of a batch, a {kind}, as model({how}inputs); "
+                f"{type(self.model).__name__} does not ({error}). If it takes the {kind} as one "
+                "argument, put it into a tuple: get_inputs=lambda batch: (batch[0],)."
+            ) from error
+
+    def losses(self, output: Any, target: Any) -> Float[Tensor, " rows"]:
+        """Compute the loss of each row.
+
+        Args:
+            output: What the model returned.
+            target: The targets.
+
+        Returns:
+            Losses, with their graph.
+        """
+        return row_losses(self.loss_fn, output, target)
+
     def piece(self, inputs: Any, target: Any) -> Float[Tensor, " rows"]:
         """Score some rows of a pool."""
         if self.score == "gradient_norm":
-            return gradient_norms(self.model, self.loss_fn, inputs, target)
+            return gradient_norms(self.model, self.losses, inputs, target)
         return self.output(call(self.model, inputs), target)
 
     def remembered(self) -> Any:
@@ -180,6 +226,7 @@ class Scorer:
         Returns:
             Scores.
         """
+        self.check_inputs(inputs)
         if self.half is None:
             kinds = {t.dtype for t in tensors_in(output)} & {torch.bfloat16, torch.float16}
             own = next((p.dtype for p in self.model.parameters()), torch.float32)
@@ -187,7 +234,7 @@ class Scorer:
                 self.half = str(kinds.pop()).removeprefix("torch.")
         if self.score == "gradient_norm":
             with self.modes.scoring():
-                return gradient_norms(self.model, self.loss_fn, inputs, target)
+                return gradient_norms(self.model, self.losses, inputs, target)
         with torch.no_grad():
             return self.output(output, target)
 
@@ -202,7 +249,7 @@ class Scorer:
                 )
             return found.detach()
         if self.score == "loss":
-            return checked_losses(self.loss_fn, output, target).detach().float()
+            return self.losses(output, target).detach().float()
         if self.score == "last_layer":
             return self.last_layer(output, target)
         return scores(self.loss_fn, output, target)
@@ -227,3 +274,21 @@ class Scorer:
             return scores(self.loss_fn, output, target) * length.sqrt()
         (delta,) = head_gradients(self.loss_fn, output, target)
         return last_layer_scores(delta, features, bias=has_bias)
+
+
+def takes(model: nn.Module, inputs: Any) -> bool:
+    """Whether the arguments of a model are those that a mapping or a tuple of inputs makes."""
+    if not isinstance(inputs, Mapping | tuple | list):
+        return True
+    try:
+        wanted = signature(model.forward)
+    except (TypeError, ValueError):
+        return True
+    try:
+        if isinstance(inputs, Mapping):
+            wanted.bind(**inputs)
+        else:
+            wanted.bind(*inputs)
+    except TypeError:
+        return False
+    return True

@@ -20,7 +20,7 @@ from lowland.importance.pointwise import (
 from lowland.importance.softmax import cross_entropy_scores, token_scores, wide
 from lowland.training import checked_losses, map_tensors, tensors_in
 
-__all__ = ["head_gradient_scores", "head_gradients", "scores"]
+__all__ = ["head_gradient_scores", "head_gradients", "row_losses", "scores"]
 
 
 def scores(
@@ -168,7 +168,7 @@ def head_gradients(loss_fn: Callable[[Any, Any], Tensor], output: Any, target: A
     """
     with torch.enable_grad():
         leaves = map_tensors(leaf, output)
-        losses = checked_losses(loss_fn, leaves, target)
+        losses = row_losses(loss_fn, leaves, target)
         inputs = [tensor for tensor in tensors_in(leaves) if tensor.requires_grad]
         if not losses.requires_grad:
             raise ValueError(
@@ -184,6 +184,54 @@ def head_gradients(loss_fn: Callable[[Any, Any], Tensor], output: Any, target: A
                 f"{tuple(grad.shape)} for {len(losses)} losses."
             )
     return found
+
+
+def row_losses(
+    loss_fn: Callable[[Any, Any], Tensor], output: Any, target: Any
+) -> Float[Tensor, " batch"]:
+    """Compute the loss of each example, of the logits where a loss of torch cannot take more.
+
+    Args:
+        loss_fn: As for :func:`scores`.
+        output: What the model returned.
+        target: What the batch asks for.
+
+    Returns:
+        Losses, with their graph.
+
+    Raises:
+        ValueError: If there is not one loss per example, or the output does not suit the loss.
+
+    Source:
+        Ours.
+    """
+    if not isinstance(output, Tensor) and closed_form(loss_fn) is not None:
+        logits = getattr(output, "logits", None)
+        output = logits if isinstance(logits, Tensor) else output
+    if isinstance(output, Tensor):
+        check_column(loss_fn, output, target)
+        return checked_losses(loss_fn, output, target)
+    try:
+        return checked_losses(loss_fn, output, target)
+    except TypeError as error:
+        raise ValueError(
+            f"loss_fn must take what the model returns, a {type(output).__name__}; it does not "
+            f"({str(error).splitlines()[0][:80]}). Pass one that takes it apart, for instance "
+            "lambda output, target: loss_fn(output.logits, target), and give sampling.loss the "
+            "model's whole output."
+        ) from error
+
+
+def check_column(loss_fn: Any, output: Tensor, target: Any) -> None:
+    """Refuse a column of outputs against a row of targets, which makes a matrix of losses."""
+    if not isinstance(loss_fn, nn.modules.loss._Loss) or not isinstance(target, Tensor):
+        return
+    is_of_classes = isinstance(loss_fn, nn.CrossEntropyLoss | nn.NLLLoss)
+    if target.ndim == 1 and output.shape == (len(target), 1) and not is_of_classes:
+        raise ValueError(
+            f"output and target must have one shape; got {tuple(output.shape)} and "
+            f"{tuple(target.shape)}. Let the model return output.squeeze(1)."
+        )
 
 
 def leaf(tensor: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lowland.importance.baselines import check_presample, weighted_loss
 from lowland.importance.rows import count_rows, join, select, take_apart
-from lowland.importance.state import set_state, state_of
+from lowland.importance.state import set_state, settings_of, state_of
 from lowland.params import call
 from lowland.training import checked_losses, device_of, generator, kept_mode, to_device
 from lowland.training.evaluate import LossFn
@@ -48,6 +48,7 @@ class SelectiveBackprop:
     """
 
     saved = ("steps", "rows_read", "generator", "losses", "size", "waiting")
+    choices = ("presample", "history", "seed")
 
     def __init__(
         self,
@@ -64,6 +65,7 @@ class SelectiveBackprop:
         self.loss_fn = loss_fn
         self.presample = presample
         self.history = history
+        self.seed = seed
         self.generator = generator(seed, "selective backprop")
         self.losses = torch.empty(0, dtype=torch.float64)
         self.weight: Tensor | None = None
@@ -149,6 +151,10 @@ class SelectiveBackprop:
     def summary(self) -> str:
         """Say in a sentence what was done."""
         return f"{self.steps} steps on rows of high loss; {self.rows_read} rows read and scored"
+
+    def settings(self) -> dict[str, Any]:
+        """Give the choices that decide the numbers of a run, as plain values."""
+        return settings_of(self, self.choices)
 
     def state_dict(self) -> dict[str, Any]:
         """Give what another one needs to go on; where the loader stands is not part of it."""

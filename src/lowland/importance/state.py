@@ -1,11 +1,50 @@
-"""What a sampling saves to go on later: some of its attributes, by name."""
+"""What a sampling saves to go on later, and says of itself: some of its attributes, by name."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Generator, Tensor
 
-__all__ = ["set_state", "state_of"]
+from lowland.results import plain
+
+__all__ = ["check_state", "set_state", "settings_of", "state_of"]
+
+
+def settings_of(sampling: Any, names: Sequence[str]) -> dict[str, Any]:
+    """Give the choices that decide the numbers of a run, as plain values.
+
+    Args:
+        sampling: Whose they are.
+        names: Of its attributes.
+
+    Returns:
+        The name of the method, and values by name.
+
+    Source:
+        Ours.
+    """
+    chosen = {name: getattr(sampling, name) for name in names}
+    return plain({"method": type(sampling).__name__, **chosen})
+
+
+def check_state(state: Any, names: Iterable[str]) -> None:
+    """Refuse what no ``state_dict`` has returned.
+
+    Args:
+        state: A saved state.
+        names: What must be in it.
+
+    Raises:
+        ValueError: If it is no mapping, or something is missing.
+
+    Source:
+        Ours.
+    """
+    lacking = [name for name in names if not isinstance(state, Mapping) or name not in state]
+    if lacking:
+        raise ValueError(
+            f"state must be what state_dict() of such a sampling returned; it lacks {lacking}."
+        )
 
 
 def state_of(sampling: Any, names: Sequence[str]) -> dict[str, Any]:
@@ -41,6 +80,7 @@ def set_state(sampling: Any, names: Sequence[str], state: dict[str, Any]) -> Non
     Source:
         Ours.
     """
+    check_state(state, names)
     for name in names:
         own, value = getattr(sampling, name), state[name]
         if isinstance(own, Generator):

@@ -79,13 +79,13 @@ class Switch:
         ):
             if value not in known:
                 raise ValueError(f"{name} must be one of {known}; got {value!r}.")
-        if not ratio > 1:
+        if isinstance(ratio, str) or not ratio > 1:
             raise ValueError(
-                f"presample must be above 1, so that there is something to choose; got {ratio}."
+                f"presample must be above 1, so that there is something to choose; got {ratio!r}."
             )
-        if tau_threshold is not None and not tau_threshold >= 1:
+        if isinstance(tau_threshold, str) or not (tau_threshold is None or tau_threshold >= 1):
             raise ValueError(
-                f"tau_threshold must be at least 1, as tau is; got {tau_threshold}. "
+                f"tau_threshold must be at least 1, as tau is; got {tau_threshold!r}. "
                 "1 is met by any scores that differ."
             )
         if not 0 <= smoothing < 1:
@@ -104,7 +104,7 @@ class Switch:
         if tau_threshold is None and sizes != "fixed":
             share = backward_cost / (1 + backward_cost)
             self.tau_threshold = 2.0 if sizes == "constant_time" else 1 / max(share - 0.2, 1e-9)
-        self.replay = None if replay is None else [(int(s), bool(on)) for s, on in replay]
+        self.replay = None if replay is None else checked_replay(replay)
         self.costs = Costs()
         self.known_cost: float | None = None  # the mean over all processes
         self.estimate = 0.0
@@ -116,6 +116,7 @@ class Switch:
         self.history: list[list[Any]] = []
         self.stride = 1
         self.pending: list[Reading] = []
+        self.decided: tuple[float, float] | None = None  # tau and its threshold at the last step
 
     @property
     def tau(self) -> float:
@@ -218,11 +219,15 @@ class Switch:
         self.is_active = self.is_worth()
         self.remember()
 
+    @property
+    def is_by_root(self) -> bool:
+        """Whether the threshold is one for the root of tau, as in the official code."""
+        return self.sizes != "fixed" and self.tau_rule == "v3"
+
     def is_worth(self) -> bool:
         """Whether the next step should choose its examples."""
         if self.tau_threshold is not None:
-            by_root = self.sizes != "fixed" and self.tau_rule == "v3"  # thresholds of roots
-            return (self.estimate**0.5 if by_root else self.estimate) > self.tau_threshold
+            return (self.estimate**0.5 if self.is_by_root else self.estimate) > self.tau_threshold
         if self.decision == "paper":
             return self.estimate > self.cost
         return self.plain_tau > from_cost(self.cost, self.ratio, "two_stage")
@@ -242,6 +247,7 @@ class Switch:
             Whether it is to choose its examples.
         """
         self.would_choose()
+        self.decided = self.estimate, self.smallest_tau
         was_active = bool(self.switches) and self.switches[-1][1]
         if self.is_active != was_active:
             self.switches.append([self.steps, self.is_active])
@@ -312,10 +318,11 @@ class Switch:
     def smallest_tau(self) -> float:
         """The tau above which the switch is on, as far as costs are known; infinite if none is."""
         if self.tau_threshold is not None:
-            return self.tau_threshold
+            return self.tau_threshold**2 if self.is_by_root else self.tau_threshold
         if self.decision == "paper":
             return self.cost
-        return from_cost(self.cost, self.ratio, "two_stage")
+        smallest = from_cost(self.cost, self.ratio, "two_stage")
+        return smallest**0.5 if self.tau_rule == "v1" else smallest
 
     def summary(self) -> str:
         """Say in a sentence what happened, by both clocks.
@@ -339,15 +346,30 @@ class Switch:
         """Warn if no step was on chosen rows."""
         if not self.steps or self.active_steps:
             return
+        tau, smallest = self.decided or (self.tau, self.smallest_tau)
         why = (
-            f"never switched on in {self.steps} steps: tau {self.tau:.3g} stayed below "
-            f"{self.smallest_tau:.3g}, where it would pay"
+            f"never switched on in {self.steps} steps: tau {tau:.3g} stayed below "
+            f"{smallest:.3g}, where it would pay"
         )
         if any(on for _, on in self.switches):
             why = "had no pool to choose from: none was larger than a batch, or all scored zero"
         warnings.warn(
             f"importance sampling {why}. Training was plain SGD.", NoEffectWarning, stacklevel=3
         )
+
+
+def checked_replay(replay: Any) -> list[tuple[int, bool]]:
+    """Refuse what is not a list of switches in the order of their steps."""
+    try:
+        found = [(int(step), bool(on)) for step, on in replay]
+    except (TypeError, ValueError):
+        found = None
+    if found is None or found != sorted(found, key=lambda item: item[0]):
+        raise ValueError(
+            "replay must be switches of an earlier run, [step, is_active] in the order of the "
+            f"steps; got {str(replay)[:60]}. Pass result.switches, or [[0, True]] for always on."
+        )
+    return found
 
 
 class Reading:

@@ -36,7 +36,7 @@ def equivalent_batch(scores: Float[Tensor, " pool"], *, rule: str = "v3") -> Flo
         tau; 1 for scores that are all zero.
 
     Raises:
-        ValueError: If there is no score, or the rule is unknown.
+        ValueError: If there is no score, one is negative or not finite, or the rule is unknown.
 
     Source:
         Katharopoulos & Fleuret, ICML 2018, Eq. 27 of arXiv v3, simplified by
@@ -49,6 +49,11 @@ def equivalent_batch(scores: Float[Tensor, " pool"], *, rule: str = "v3") -> Flo
     if scores.ndim != 1 or not len(scores):
         raise ValueError(f"scores must have shape (pool,); got {tuple(scores.shape)}.")
     wide = scores.detach().to(torch.float32 if scores.device.type == "mps" else torch.float64)
+    if not ((wide >= 0) & wide.isfinite()).all():
+        raise ValueError(
+            "scores must be finite and not negative; got "
+            f"{wide.min().item():.4g} to {wide.max().item():.4g}."
+        )
     largest = wide.max()  # squares of very large or small scores have no number
     return tau_from_sums(score_sums(wide / largest if largest > 0 else wide), rule)
 
