@@ -206,12 +206,12 @@ def laptop() -> Settings:
     images = Race(
         "images",
         DIGITS,
-        steps=600,
+        steps=400,
         grid=("uniform", "replacement", "paper", "default", "larger"),
         tuned=("subset",),
         clocked=("uniform", "paper", "default"),
         rates=(0.1, 0.2),
-        evaluations=6,
+        evaluations=4,
     )
     fine_tuning = Race(
         "fine-tuning",
