@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 from lowland.control.discrete import BINARY, TERNARY, DiscreteMSA
 from lowland.control.rules import binary_rule, largest_wrong, ternary_rule
+from lowland.control.schedules import per_epoch
 
 FLOAT = torch.float64
 
@@ -318,7 +319,11 @@ BAD = [
     ({"values": (-1, 0, 2)}, r"every weight must be one of \(-1.0, 0.0, 2.0\); .* has 1 others"),
     ({"target_nonzero": 0.1}, r"target_nonzero needs the values \(-1, 0, 1\)"),
     ({"values": (-1, 0, 1), "target_nonzero": 2.0}, "target_nonzero must be a share between 0"),
-    ({"layers_per_step": 0}, "layers_per_step must be at least 1"),
+    ({"values": 5}, "values must be a set of numbers"),
+    ({"schedule": 3}, "schedule must be a function of the step; got 3"),
+    ({"layers_per_step": 1.5}, "layers_per_step must be a whole number"),
+    ({"values": (-1, 1e50, 1)}, "values must be different finite numbers in the type"),
+    ({"layers_per_step": 0}, "layers_per_step must be a whole number"),
 ]  # fmt: skip
 
 
@@ -369,3 +374,62 @@ def test_loaded_state_checks_the_model(rng):
         weight.fill_(0.3)
     with pytest.raises(ValueError, match="every weight must be one of"):
         optimizer.load_state_dict(saved)
+
+
+def test_weights_that_another_optimizer_moved_are_told(rng):
+    """Adam over all parameters beside it is found out at the next step."""
+    weight = parameter(BINARY, (4,), rng, torch.float32)
+    optimizer = DiscreteMSA([{"params": [weight], "names": ["fc.weight"]}])
+    other = torch.optim.Adam([weight], 0.01)
+    give([weight], rng)
+    optimizer.step()
+    optimizer.step()
+    other.step()
+    with pytest.raises(ValueError, match=r"fc\.weight has 4 others.*float_parameters"):
+        optimizer.step()
+
+
+def test_weights_that_were_loaded_are_fine(rng):
+    """Writing values of the set is not refused."""
+    weight = parameter(BINARY, (4,), rng)
+    optimizer = DiscreteMSA([weight])
+    give([weight], rng)
+    optimizer.step()
+    with torch.no_grad():
+        weight.copy_(-weight)
+    optimizer.step()
+
+
+def test_copies(rng):
+    """A copy of model and optimizer steps as the original does."""
+    weight = parameter(TERNARY, (30,), rng)
+    optimizer = DiscreteMSA([weight], values=TERNARY, lam=0.01, schedule=per_epoch(0.5, 2))
+    give([weight], rng)
+    optimizer.step()
+    twin, copied = deepcopy((weight, optimizer))
+    give([weight], rng)
+    twin.grad = weight.grad.clone()
+    optimizer.step()
+    copied.step()
+    assert_close(twin, weight, rtol=0, atol=0)
+    assert copied.gamma == optimizer.gamma
+
+
+def test_learning_rate_schedulers_anneal_the_average(rng):
+    """``lr`` is a factor on 1 - alpha."""
+    weight = parameter(BINARY, (4,), rng)
+    optimizer = DiscreteMSA([weight], alpha=0.9)
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+    give([weight], rng)
+    optimizer.step()
+    scheduler.step()
+    assert_close(optimizer.gamma, 0.05)
+    optimizer.param_groups[0]["lr"] = 11.0
+    with pytest.raises(ValueError, match=r"schedule and lr must keep 1 - alpha between 0 and 1"):
+        optimizer.step()
+
+
+def test_a_foreign_state_is_refused(rng):
+    weight = parameter(BINARY, (4,), rng)
+    with pytest.raises(ValueError, match="must come from a DiscreteMSA"):
+        DiscreteMSA([weight]).load_state_dict(torch.optim.Adam([weight]).state_dict())

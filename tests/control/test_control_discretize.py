@@ -180,7 +180,46 @@ def test_table():
     assert lines[3].split() == ["all", "32", "12", "56", "176"]
 
 
+def test_skipped_modules_are_skipped_whole():
+    """A type, a pattern or a name covers what lies in the module."""
+
+    def make():
+        return nn.Sequential(nn.TransformerEncoderLayer(8, 2, 16), nn.LayerNorm(8))
+
+    for skip in (nn.MultiheadAttention, "*self_attn", "0.self_attn"):
+        with pytest.warns(UserWarning, match="no normalization follows"):
+            model = discretize(make(), skip=skip)
+        assert set(values_of(model)) == {"0.linear1.weight", "0.linear2.weight"}
+    with pytest.raises(UnsupportedModelError, match="neither skipped, nor frozen"):
+        discretize(make(), skip=[nn.TransformerEncoderLayer])
+
+
+def test_frozen_weights_and_users_of_skipped_ones_stay():
+    model = convolutional()
+    model[0].weight.requires_grad_(False)
+    before = model[0].weight.clone()
+    assert set(values_of(discretize(model))) == {"4.weight", "7.weight"}
+    assert_close(model[0].weight, before)
+    tied = nn.ModuleDict({"words": nn.Embedding(5, 4), "head": nn.Linear(4, 5)})
+    tied["head"].weight = tied["words"].weight
+    tied["up"], tied["norm"] = nn.Linear(4, 4), nn.LayerNorm(4)
+    assert set(values_of(discretize(tied, skip=["head"]))) == {"up.weight"}
+
+
+def test_table_tells_weights_outside_their_set():
+    model = discretize(nn.Sequential(nn.Linear(8, 4), nn.BatchNorm1d(4)), (-1, 0, 1))
+    with torch.no_grad():
+        model[0].weight[0, 0] = 0.5
+    assert "not in -1, 0, 1" in describe(model)
+
+
 def test_bad_input():
+    with pytest.raises(UnsupportedModelError, match="0 is lazy. Run a batch"):
+        discretize(nn.Sequential(nn.LazyLinear(3)))
+    with pytest.raises(UnsupportedModelError, match="must be real"):
+        discretize(nn.Sequential(nn.Linear(2, 2, dtype=torch.complex64)))
+    with pytest.raises(ValueError, match="different finite numbers in the type of the weight"):
+        discretize(nn.Sequential(nn.Linear(2, 2)).half(), (-1e6, 1e6))
     with pytest.raises(ValueError, match="values must be different finite numbers"):
         discretize(convolutional(), (1, float("nan")))
     with pytest.raises(ValueError, match=r"\['haed'\] met none. The layers with weights are"):

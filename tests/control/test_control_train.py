@@ -22,8 +22,7 @@ from lowland.control import (
     train_msa,
     values_of,
 )
-from lowland.control.sparsity import nonzero_schedule
-from lowland.control.train import annealing, per_epoch
+from lowland.control.schedules import annealing, nonzero_schedule, per_epoch
 from lowland.errors import NoEffectWarning
 from lowland.results import Status, read_json
 from lowland.training import evaluate
@@ -182,7 +181,8 @@ BAD = [
     ({"epochs": 1, "decay": 1.5}, r"decay, a factor on 1 - alpha per epoch, must be in \(0, 1\]"),
     ({"epochs": 1, "values": ()}, "values must be different finite numbers"),
     ({"epochs": 1, "values": (-1, 1), "target_nonzero": 0.1}, r"needs the values \(-1, 0, 1\)"),
-    ({"epochs": 1, "target_nonzero": 1.5}, "target_nonzero must be a share"),
+    ({"epochs": 1, "target_nonzero": 1.5}, "target_nonzero must be a share .* got 1.5"),
+    ({"epochs": 1, "weight_average": lambda m: m}, "weight_average must be None"),
     ({"epochs": 1, "skip": ["head"]}, r"\['head'\] met none"),
 ]
 
@@ -192,6 +192,37 @@ def test_bad_input(options, message):
     model = nn.Sequential(nn.Linear(4, 3, bias=False), nn.BatchNorm1d(3))
     with pytest.raises(ValueError, match=message):
         train_msa(model, losses, class_batches(4), **options)
+
+
+def test_a_folder_knows_the_dial(tmp_path):
+    """Another target, schedule or penalty is another run."""
+    run(tmp_path, max_steps_now=3)
+    for other in ({"target_nonzero": 0.2}, {"decay": 0.5}, {"rho": 0.1}, {"alpha": 0.9}):
+        with pytest.raises(ValueError, match="must belong to the run that continues"):
+            run(tmp_path, **other)
+
+
+@pytest.mark.parametrize(
+    "options", [{"epochs": 0}, {"epochs": 1, "rho": -1.0}, {"epochs": 1, "precision": "int3"}]
+)
+def test_a_refused_call_leaves_the_model_alone(options):
+    model = nn.Sequential(nn.Linear(4, 3, bias=False), nn.BatchNorm1d(3))
+    before = model[0].weight.clone()
+    with pytest.raises(ValueError, match="must be"):
+        train_msa(model, losses, class_batches(4), **options, paper_exact=True)
+    assert_close(model[0].weight, before, rtol=0, atol=0)
+    assert not values_of(model)
+    assert model[1].eps == 1e-5
+
+
+def test_a_discrete_model_goes_on_from_its_weights():
+    model = nn.Sequential(nn.Linear(4, 3, bias=False), nn.BatchNorm1d(3))
+    train_msa(model, losses, class_batches(4), values=(-1, 1), epochs=1)
+    before = model[0].weight.clone()
+    train_msa(model, losses, class_batches(4), epochs=1, rho=1.0)
+    assert_close(model[0].weight, before, rtol=0, atol=0)
+    with pytest.raises(ValueError, match="values and skip are for a model without"):
+        train_msa(model, losses, class_batches(4), values=(-1, 0, 1), epochs=1)
 
 
 def test_a_generator_is_refused():

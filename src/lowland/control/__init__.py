@@ -29,9 +29,10 @@ from lowland.control.msa import basic_msa, gradient_step
 from lowland.control.residual import Residual, maximum_principle_residual
 from lowland.control.result import MSAResult
 from lowland.control.rules import binary_rule, finite_set_rule, largest_wrong, ternary_rule
-from lowland.control.sparsity import nonzero_schedule, price_of_share
+from lowland.control.schedules import annealing, nonzero_schedule, per_epoch
+from lowland.control.sparsity import price_of_share
 from lowland.control.together import Together
-from lowland.control.train import annealing, per_epoch, train_msa
+from lowland.control.train import train_msa
 from lowland.control.trajectory import Trajectory, control_products, states_and_costates
 
 __all__ = [

@@ -11,8 +11,11 @@ from torch import Tensor
 __all__ = [
     "check_gradients",
     "check_group",
+    "check_set",
+    "check_settings",
     "check_share",
     "check_values",
+    "check_weight",
     "parameter_name",
 ]
 
@@ -43,7 +46,6 @@ def check_group(group: dict[str, Any]) -> None:
     if group["rho"] is None:
         group["rho"] = 0.5 if len(values) == 2 else 0.25
     check_settings(group)
-    group["gamma"] = 1.0 - group["alpha"] if "gamma" not in group else group["gamma"]
     for index, weight in enumerate(group["params"]):
         check_weight(weight, values, parameter_name(group, index))
 
@@ -79,7 +81,12 @@ def check_values(values: Sequence[float]) -> tuple[float, ...]:
     Raises:
         ValueError: If it is not a set of finite numbers.
     """
-    found = tuple(sorted(float(value) for value in values))
+    try:
+        found = tuple(sorted(float(value) for value in values))
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"values must be a set of numbers, for instance (-1, 0, 1); got {values!r}."
+        ) from None
     if not found or len(set(found)) < len(found) or not all(map(isfinite, found)):
         raise ValueError(
             f"values must be different finite numbers, at least one; got {tuple(values)}. "
@@ -97,15 +104,26 @@ def check_weight(weight: Tensor, values: tuple[float, ...], name: str) -> None:
             f"{name} must require a gradient, from which M is read; call requires_grad_(True), "
             "leave it out, or use lowland.control.explicit_step, which needs no gradient in it."
         )
-    allowed = weight.new_tensor(values)
+    allowed = check_set(weight, values, name)
     outside = ~torch.isin(weight.detach(), allowed)
     if outside.any():
         raise ValueError(
             f"every weight must be one of {values}; {name} has {outside.sum()} others, for "
             f"instance {weight.detach()[outside][0].item():.6g}. Call "
-            "lowland.control.discretize(model, values) first, and give the optimizer "
-            "discrete_parameters(model); the other parameters need one of their own."
+            "lowland.control.discretize(model, values) first, and give this optimizer "
+            "discrete_parameters(model) and any other one float_parameters(model) alone."
         )
+
+
+def check_set(weight: Tensor, values: tuple[float, ...], name: str) -> Tensor:
+    """Give the set in the type of a weight; refuse one that this type cannot hold."""
+    allowed = weight.new_tensor(values)
+    if not allowed.isfinite().all() or len(allowed.unique()) < len(values):
+        raise ValueError(
+            f"values must be different finite numbers in the type of the weight; {values} are not "
+            f"in {weight.dtype}, the type of {name}."
+        )
+    return allowed
 
 
 def check_share(share: float) -> float:

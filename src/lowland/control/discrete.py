@@ -11,15 +11,16 @@ from lowland.control.checks import (
     check_gradients,
     check_group,
     check_share,
+    check_weight,
     parameter_name,
 )
 from lowland.control.held import BINARY, TERNARY, Held
+from lowland.control.schedules import Schedule, described
 from lowland.control.sparsity import price_of_share
 
 __all__ = ["BINARY", "TERNARY", "DiscreteMSA"]
 
 FINE_GAMMA = 1e-5  # below it an increment is a few units in the last place of a float32 average
-Schedule = Callable[[int], float]
 
 
 class DiscreteMSA(Optimizer):
@@ -50,7 +51,8 @@ class DiscreteMSA(Optimizer):
         lam: Price of a squared weight, in units of the gradient; at least 0.
         lam_relative: ``lam`` is a multiple of the root mean square of the tensor's average.
         threshold: ``"relative"`` or ``"absolute"``.
-        schedule: Step number, from 0, to a factor on ``1 - alpha``; see :func:`per_epoch`.
+        schedule: Step number, from 0, to a factor on ``1 - alpha``; see :func:`per_epoch`. Torch's
+            learning-rate schedulers work too: the groups' ``lr``, 1 at first, is such a factor.
         target_nonzero: Share of weights, 0 to 1, that may be other than 0, over all ternary groups
             together, or a function of the step; it sets ``lam``, the multiplier of this constraint.
             A row that has lost its last weight stays empty.
@@ -90,14 +92,22 @@ class DiscreteMSA(Optimizer):
         seed: int = 0,
     ) -> None:
         """Check the groups, and that every weight lies in its set."""
-        if layers_per_step is not None and layers_per_step < 1:
-            raise ValueError(f"layers_per_step must be at least 1 or None; got {layers_per_step}.")
+        if layers_per_step is not None and (layers_per_step < 1 or layers_per_step % 1):
+            raise ValueError(
+                f"layers_per_step must be a whole number above 0, or None; got {layers_per_step}."
+            )
         if not callable(target_nonzero) and target_nonzero is not None:
             check_share(target_nonzero)
+        if schedule is not None and not callable(schedule):
+            raise ValueError(
+                f"schedule must be a function of the step; got {schedule!r}. For instance "
+                "per_epoch(0.95, len(batches))."
+            )
         self.schedule = schedule
         self.target_nonzero = target_nonzero
         self.layers_per_step = layers_per_step
         self.seed = seed
+        self.versions: dict[Tensor, int] = {}
         defaults = {
             "values": values,
             "rho": rho,
@@ -105,6 +115,10 @@ class DiscreteMSA(Optimizer):
             "lam": lam,
             "lam_relative": lam_relative,
             "threshold": threshold,
+            "lr": 1.0,
+            "schedule": described(schedule),
+            "target_nonzero": described(target_nonzero),
+            "layers_per_step": layers_per_step,
             "steps": 0,
         }
         super().__init__(params, defaults)
@@ -150,11 +164,12 @@ class DiscreteMSA(Optimizer):
             ValueError: If the schedule leaves 0 to 1.
         """
         factor = 1.0 if self.schedule is None else float(self.schedule(group["steps"]))
-        gamma = group["gamma"] * factor
+        gamma = (1.0 - group["alpha"]) * group["lr"] * factor
         if not 0 <= gamma <= 1:
             raise ValueError(
-                f"schedule must keep 1 - alpha between 0 and 1; got the factor {factor} on "
-                f"{group['gamma']} at step {group['steps']}."
+                f"schedule and lr must keep 1 - alpha between 0 and 1; got {gamma} at step "
+                f"{group['steps']}, with alpha = {group['alpha']}, lr = {group['lr']} and the "
+                f"factor {factor}."
             )
         return gamma
 
@@ -177,6 +192,9 @@ class DiscreteMSA(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         held = self.held()
+        for one in held:
+            if self.versions.get(one.weight, one.weight._version) != one.weight._version:
+                check_weight(one.weight, one.group["values"], one.name)  # someone else wrote it
         check_gradients([one.gradient for one in held], [one.name for one in held])
         # Largest wrong weights first, all read at once: one wait for the device.
         wrong = [one.accumulate(self.gamma_of(one.group)) for one in held]
@@ -187,6 +205,7 @@ class DiscreteMSA(Optimizer):
         price = self.price(chosen)
         for one in chosen:
             one.apply(price)
+        self.versions = {one.weight: one.weight._version for one in held}
         for group in self.param_groups:
             group["steps"] += 1
         return loss
@@ -244,6 +263,12 @@ class DiscreteMSA(Optimizer):
         found = [(one.weight.detach(), one.average, one.rho) for one in held]
         return price_of_share(found, share, offset=step).item()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Keep for copies what torch does not know of."""
+        own = ("schedule", "target_nonzero", "layers_per_step", "seed")
+        kept = {name: getattr(self, name) for name in own}
+        return super().__getstate__() | kept | {"versions": {}}
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a saved state, every average in the precision it was saved in.
 
@@ -253,6 +278,8 @@ class DiscreteMSA(Optimizer):
         Raises:
             ValueError: If the groups differ, or a weight of the model is not in its set.
         """
+        if any("values" not in group for group in state_dict["param_groups"]):
+            raise ValueError("state_dict must come from a DiscreteMSA; its groups have no values.")
         super().load_state_dict(state_dict)
         weights = [weight for group in self.param_groups for weight in group["params"]]
         keys = [key for group in state_dict["param_groups"] for key in group["params"]]

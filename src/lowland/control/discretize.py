@@ -1,7 +1,7 @@
 """Give a model's linear layers weights from a finite set, and say what that leaves in bytes."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from math import ceil, log2
 from warnings import warn
@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils import parametrize
 
-from lowland.control.checks import check_values
+from lowland.control.checks import check_set, check_values
 from lowland.control.discrete import BINARY
 from lowland.control.marks import mark, values_of
 from lowland.errors import UnsupportedModelError
@@ -57,7 +57,7 @@ def discretize(
     model: nn.Module,
     values: Sequence[float] = BINARY,
     *,
-    skip: Iterable[str | type[nn.Module]] = (),
+    skip: str | type[nn.Module] | Iterable[str | type[nn.Module]] = (),
     row_scale: bool = False,
     seed: int = 0,
 ) -> nn.Module:
@@ -65,7 +65,8 @@ def discretize(
 
     Linear, convolutional and transposed convolutional, bilinear and embedding layers and the
     projections of attention get weights drawn uniformly from the set; biases, norms and all else
-    stay floats. Train the weights with :class:`DiscreteMSA` on :func:`discrete_parameters`, and the
+    stay floats, and so do frozen and parametrized weights, and shared ones with a user that is
+    skipped. Train the weights with :class:`DiscreteMSA` on :func:`discrete_parameters`, and the
     rest with any optimizer on :func:`float_parameters`; :func:`describe` gives a table.
 
     Weights of size one make sums as large as the root of their number. A layer that no
@@ -74,8 +75,10 @@ def discretize(
     Args:
         model: Any module.
         values: The set, for instance ``(-1, 1)`` or ``(-1, 0, 1)``.
-        skip: What stays float: qualified names, patterns (``"head.*"``) or module types.
-        row_scale: Give every output a learned float factor (as a parametrization of the weight).
+        skip: What stays float, with all its parts: qualified names (``"head"``), patterns
+            (``"blocks.*.attention"``) or module types.
+        row_scale: Give every output a learned float factor, as a parametrization of the weight
+            (the outputs of a grouped transposed convolution share them among groups).
         seed: Seed of the draw.
 
     Returns:
@@ -96,15 +99,18 @@ def discretize(
         [-1.0, 1.0]
     """
     found = check_values(values)
-    targets = list(weights_to_change(model, tuple(skip)))
+    targets = weights_to_change(model, (skip,) if isinstance(skip, str | type) else tuple(skip))
     if not targets:
         raise UnsupportedModelError(
-            f"the model must have a linear, convolutional or embedding layer that is not skipped; "
-            f"{type(model).__name__} has none."
+            f"the model must have a linear, convolutional or embedding layer that is neither "
+            f"skipped, nor frozen, nor parametrized (weight_norm, pruning); {type(model).__name__} "
+            "has none."
         )
     for path, module, name in targets:
-        weight = getattr(module, name)
         check_padding(path, module, found)
+        check_set(getattr(module, name), found, path)
+    for path, module, name in targets:
+        weight = getattr(module, name)
         draws = generator(seed, "discretize", path, name)
         drawn = torch.tensor(found)[torch.randint(len(found), weight.shape, generator=draws)]
         weight.copy_(drawn)
@@ -124,33 +130,38 @@ def discretize(
 
 def weights_to_change(
     model: nn.Module, skip: tuple[str | type[nn.Module], ...]
-) -> Iterator[tuple[str, nn.Module, str]]:
+) -> list[tuple[str, nn.Module, str]]:
     """Find path, module and name of every weight that becomes discrete, shared ones once."""
-    unused = {item for item in skip if isinstance(item, str)}
-    types = tuple(item for item in skip if not isinstance(item, str))
-    seen: set[int] = set()
-    chosen = []
+    unmet = {item for item in skip if isinstance(item, str)}
+    left_out: list[str] = []
+    float_users: set[int] = set()
+    found = []
     for path, module in model.named_modules():
-        hit = {p for p in skip if isinstance(p, str) and matches(path, p)}
-        unused -= hit
-        if hit or isinstance(module, types):
-            continue
-        for name in weight_names(module):
-            if id(getattr(module, name)) not in seen:
-                seen.add(id(getattr(module, name)))
-                chosen.append((path, module, name))
-    if unused:
+        hits = [item for item in skip if is_meant(path, module, item)]
+        unmet -= set(hits)
+        if hits or any(path.startswith(f"{parent}.") for parent in left_out):
+            left_out.append(path)
+            float_users |= {id(getattr(module, name)) for name in weight_names(module)}
+        else:
+            found += [(path, module, name) for name in weight_names(module)]
+    if unmet:
         names = [path for path, module in model.named_modules() if weight_names(module)]
         raise ValueError(
-            f"every name in skip must meet a module; {sorted(unused)} met none. "
+            f"every name in skip must meet a module; {sorted(unmet)} met none. "
             f"The layers with weights are {names}."
         )
-    yield from chosen
+    once: dict[int, tuple[str, nn.Module, str]] = {}
+    for path, module, name in found:
+        weight = getattr(module, name)
+        check_kind(path, weight)
+        if weight.requires_grad and id(weight) not in float_users:
+            once.setdefault(id(weight), (path, module, name))
+    return list(once.values())
 
 
-def matches(path: str, pattern: str) -> bool:
-    """Tell whether a module is meant by a name or a pattern, itself or with its parent."""
-    return fnmatchcase(path, pattern) or path.startswith(f"{pattern}.")
+def is_meant(path: str, module: nn.Module, item: str | type[nn.Module]) -> bool:
+    """Tell whether a module is meant by a name, a pattern or a type."""
+    return fnmatchcase(path, item) if isinstance(item, str) else isinstance(module, item)
 
 
 def weight_names(module: nn.Module) -> list[str]:
@@ -159,6 +170,18 @@ def weight_names(module: nn.Module) -> list[str]:
         return [name for name in ATTENTION if getattr(module, name) is not None]
     is_plain = isinstance(module, LINEAR) and isinstance(module._parameters.get("weight"), Tensor)
     return ["weight"] if is_plain else []
+
+
+def check_kind(path: str, weight: Tensor) -> None:
+    """Refuse weights that have no shape yet, or no order."""
+    if isinstance(weight, nn.UninitializedParameter):
+        raise UnsupportedModelError(
+            f"every layer must know its shape; {path} is lazy. Run a batch through the model first."
+        )
+    if weight.is_complex():
+        raise UnsupportedModelError(
+            f"discrete weights must be real; {path} has {weight.dtype}. Skip it: skip={path!r}."
+        )
 
 
 def check_padding(path: str, module: nn.Module, values: tuple[float, ...]) -> None:
@@ -181,7 +204,7 @@ def warn_of_bare_layers(model: nn.Module) -> None:
             continue
         after = next((m for _, m in leaves[i + 1 :] if not isinstance(m, PASSED)), None)
         if not isinstance(after, NORMS):
-            bare.append(path)
+            bare.append(path or type(model).__name__)
     if bare:
         warn(
             f"no normalization follows {', '.join(bare)} (in the order of registration): sums of "
@@ -198,9 +221,9 @@ def describe(model: nn.Module) -> str:
         model: Any module.
 
     Returns:
-        A row per layer with parameters: its set, nonzero share, discrete weights, float
-        parameters, bits per weight, and bytes when packed (one bit for two values, two for three
-        or four) against bytes as float32.
+        A row per layer with parameters: its set ("not in" where somebody else wrote a weight),
+        nonzero share, discrete weights, float parameters, bits per weight, and bytes when packed
+        (one bit for two values, two for three or four) against bytes as float32.
     """
     found = values_of(model)
     rows = [["layer", "values", "nonzero", "weights", "floats", "bits", "bytes", "float32"]]
@@ -216,6 +239,8 @@ def describe(model: nn.Module) -> str:
         size = ceil(count * bits / 8) + 4 * floats
         nonzero = sum(int(p.count_nonzero()) for _, p in weights) / count if count else 0.0
         values = ", ".join(f"{v:g}" for v in found[weights[0][0]]) if weights else "-"
+        if not all(torch.isin(p, p.new_tensor(found[name])).all() for name, p in weights):
+            values = f"not in {values}"
         share = f"{nonzero:.1%}" if weights else "-"
         numbers = [count, floats, size, 4 * (count + floats)]
         totals = [a + b for a, b in zip(totals, numbers, strict=True)]

@@ -5,7 +5,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["discrete_parameters", "float_parameters", "mark", "nonzero_share", "values_of"]
+__all__ = [
+    "discrete_parameters",
+    "float_parameters",
+    "mark",
+    "nonzero_share",
+    "unmark",
+    "values_of",
+]
 
 MARK = "discrete_values"  # a plain attribute of the module: copies and pickles keep it
 
@@ -21,6 +28,16 @@ def mark(module: nn.Module, name: str, values: Sequence[float]) -> None:
     marks = dict(getattr(module, MARK, {}))
     marks[name] = tuple(values)
     setattr(module, MARK, marks)
+
+
+def unmark(model: nn.Module) -> None:
+    """Forget which parameters are discrete; their values are not touched.
+
+    Args:
+        model: Any module.
+    """
+    for module in model.modules():
+        vars(module).pop(MARK, None)
 
 
 def values_of(model: nn.Module) -> dict[str, tuple[float, ...]]:

@@ -1,6 +1,7 @@
 """Train a model with discrete weights from start to end: algorithm B, resumable."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from math import cos, pi
 from pathlib import Path
 from typing import Any
@@ -10,17 +11,18 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lowland.control.checks import check_values
+from lowland.control.checks import check_share, check_values
 from lowland.control.discrete import TERNARY, DiscreteMSA
 from lowland.control.discretize import discretize
 from lowland.control.marks import (
     discrete_parameters,
     float_parameters,
     nonzero_share,
+    unmark,
     values_of,
 )
 from lowland.control.result import MSAResult
-from lowland.control.sparsity import nonzero_schedule
+from lowland.control.schedules import annealing, nonzero_schedule, per_epoch
 from lowland.control.together import Together
 from lowland.errors import NoEffectWarning
 from lowland.results import Status
@@ -35,7 +37,7 @@ from lowland.training import (
     train,
 )
 
-__all__ = ["annealing", "per_epoch", "train_msa"]
+__all__ = ["train_msa"]
 
 PAPER_DECAY = 0.95
 
@@ -45,7 +47,7 @@ def train_msa(
     loss_fn: Callable[[Any, Any], Tensor],
     batches: Iterable[Any],
     *,
-    values: Sequence[float] = TERNARY,
+    values: Sequence[float] | None = None,
     rho: float | None = None,
     target_nonzero: float | None = None,
     epochs: int | None = None,
@@ -54,7 +56,7 @@ def train_msa(
     decay: float | None = None,
     lam: float = 0.0,
     float_optimizer: Callable[..., Optimizer] | None = None,
-    skip: Iterable[str | type[nn.Module]] = (),
+    skip: str | type[nn.Module] | Iterable[str | type[nn.Module]] = (),
     paper_exact: bool = False,
     device: str | None = None,
     seed: int = 0,
@@ -66,19 +68,19 @@ def train_msa(
 
     A model that has no discrete weights yet is given them, see :func:`discretize`; one that has
     them goes on from them. With ``out`` the same call after a kill goes on where it was last saved.
-    After the last step batch-norm statistics are taken anew over training batches, as weights that
-    jump leave running averages behind. In several processes each has its own batches of the same
-    size, and all take the step of the mean gradient.
+    Batch-norm statistics are taken anew over training batches before every evaluation and at the
+    end, as weights that jump leave running averages behind. In several processes each has its own
+    batches of the same size, and all take the step of the mean gradient.
 
     Args:
         model: Any module.
         loss_fn: ``loss_fn(output, target)`` returns one loss per example, shape ``(batch,)``.
         batches: Re-iterable of ``(inputs, target)``.
-        values: The set of a model that has no discrete weights yet.
+        values: The set of a model that has no discrete weights yet; None means -1, 0, 1.
         rho: Penalty on a move, as a share of the largest wrong weight's average; 0.5 for two
             values, 0.25 for more.
-        target_nonzero: Share of nonzero weights to end with, 0 to 1, for -1, 0, 1. It falls to
-            this over the first quarter of the run, and sets lambda at every step.
+        target_nonzero: Share of nonzero weights to end with, 0 to 1, for -1, 0, 1. It falls from
+            2/3 to this over the first quarter of the run, and sets lambda at every step.
         epochs: Passes over ``batches``; give this or ``steps``.
         steps: Number of updates.
         alpha: Keep rate of the moving average at the start; 0.99, ``paper_exact`` 0.999.
@@ -109,12 +111,10 @@ def train_msa(
         Li & Hao, ICML 2018, algorithm 2; specification sections 3 B and 4. The target, the cosine
         and the statistics taken anew are ours.
     """
-    if not values_of(model):
-        discretize(model, check_values(values), skip=skip, seed=seed)
+    skip = (skip,) if isinstance(skip, str | type) else tuple(skip)
+    check_call(model, values, skip, target_nonzero, training)
     if device is not None:
         model.to(choose_device(device))
-    if paper_exact:
-        use_paper_norms(model, seed)
     total, per_pass = run_length(batches, epochs, steps)
     gamma = annealing(total) if decay is None and not paper_exact else per_epoch(
         PAPER_DECAY if decay is None else decay, per_pass
@@ -125,6 +125,10 @@ def train_msa(
     made: list[Together] = []
 
     def optimizer(_: Any) -> Together:
+        if not values_of(model):
+            discretize(model, TERNARY if values is None else values, skip=skip, seed=seed)
+        if paper_exact:
+            use_paper_norms(model, seed)
         discrete = DiscreteMSA(
             discrete_parameters(model),
             rho=rho,
@@ -141,23 +145,72 @@ def train_msa(
         made.append(Together(discrete, make(floats) if floats else None, factor))
         return made[0]
 
-    trained = train(
-        model,
-        loss_fn,
-        batches,
-        epochs=epochs,
-        steps=steps,
-        optimizer=optimizer,
-        measure=lambda module: {"nonzero": nonzero_share(module)},
-        seed=seed,
-        out=out,
-        progress=progress,
-        **training,
-    )
+    def look(module: nn.Module) -> dict[str, Any]:
+        if not paper_exact:
+            settle_norms(module, batches, seed)
+        return {"nonzero": nonzero_share(module)}
+
+    with undone_if_refused(model, made):
+        trained = train(
+            model,
+            loss_fn,
+            batches,
+            epochs=epochs,
+            steps=steps,
+            optimizer=optimizer,
+            measure=look,
+            seed=seed,
+            out=out,
+            progress=progress,
+            **training,
+        )
     result = finish(model, batches, loss_fn, trained, made[0].discrete, training, paper_exact, seed)
     if out is not None and trained.status is not Status.INTERRUPTED:
         result.save(out)
     return result
+
+
+def check_call(
+    model: nn.Module,
+    values: Sequence[float] | None,
+    skip: tuple[Any, ...],
+    target_nonzero: float | None,
+    training: dict[str, Any],
+) -> None:
+    """Refuse what would be ignored, or found out too late."""
+    found = set(values_of(model).values())
+    if found and (skip or not (values is None or found == {check_values(values)})):
+        raise ValueError(
+            f"values and skip are for a model without discrete weights; this one has {found} "
+            "already. Leave both out, or begin with a new model."
+        )
+    if target_nonzero is not None:
+        check_share(target_nonzero)
+    if training.get("weight_average") is not None:
+        raise ValueError(
+            "weight_average must be None: an average of discrete weights is not discrete. Average "
+            "several models' outputs instead."
+        )
+
+
+@contextmanager
+def undone_if_refused(model: nn.Module, made: list[Together]) -> Iterator[None]:
+    """Give a float model its weights and norms back if a run is refused before its first step."""
+    norms = norm_layers(model).values()
+    named = {} if values_of(model) else dict(model.named_parameters())
+    before = {name: parameter.detach().clone() for name, parameter in named.items()}
+    settings = {layer: (layer.eps, layer.momentum) for layer in norms}
+    try:
+        yield
+    except Exception:
+        if before and not (made and made[0].discrete.param_groups[0]["steps"]):
+            unmark(model)
+            with torch.no_grad():
+                for name, parameter in named.items():
+                    parameter.copy_(before[name])
+            for layer, (eps, momentum) in settings.items():
+                layer.eps, layer.momentum = eps, momentum
+        raise
 
 
 def run_length(batches: Any, epochs: int | None, steps: int | None) -> tuple[int, int]:
@@ -171,37 +224,6 @@ def run_length(batches: Any, epochs: int | None, steps: int | None) -> tuple[int
     if per_pass is None:
         raise ValueError("epochs needs batches with a length; these have none. Give steps instead.")
     return (epochs or 1) * per_pass, per_pass
-
-
-def annealing(steps: int, final: float = 0.04) -> Callable[[int], float]:
-    """Let ``1 - alpha`` fall exponentially over a run.
-
-    Args:
-        steps: Of the run.
-        final: Factor at its end.
-
-    Returns:
-        The factor as a function of the step.
-    """
-    return lambda step: final ** (step / max(1, steps))
-
-
-def per_epoch(decay: float, steps: int) -> Callable[[int], float]:
-    """Let ``1 - alpha`` fall by a factor after every epoch, as the authors do.
-
-    Args:
-        decay: The factor, above 0.
-        steps: Of an epoch.
-
-    Returns:
-        The factor as a function of the step.
-
-    Raises:
-        ValueError: If ``decay`` is not between 0 and 1.
-    """
-    if not 0 < decay <= 1:
-        raise ValueError(f"decay, a factor on 1 - alpha per epoch, must be in (0, 1]; got {decay}.")
-    return lambda step: decay ** (step // steps)
 
 
 def cosine(steps: int) -> Callable[[int], float]:
@@ -246,9 +268,8 @@ def finish(
     summary: dict[str, Any] = {"seconds": trained.seconds}
     if trained.status is Status.FINISHED:
         warn_of_idle(optimizer)
-        if not paper_exact and norm_layers(model):
-            with isolated_rng(seed, "statistics", batches=batches, epoch=0):
-                recalibrate(model, batches)
+        if not paper_exact:
+            settle_norms(model, batches, seed)
         for what in ("evaluation", "test"):
             if training.get(f"{what}_batches") is not None:
                 found = evaluate(model, loss_fn, training[f"{what}_batches"])
@@ -263,6 +284,13 @@ def finish(
         summary,
         {name: value.detach().clone() for name, value in model.state_dict().items()},
     )
+
+
+def settle_norms(model: nn.Module, batches: Any, seed: int) -> None:
+    """Take the statistics of batch norm anew, always over the same batches."""
+    if norm_layers(model):
+        with isolated_rng(seed, "statistics", batches=batches, epoch=0):
+            recalibrate(model, batches)
 
 
 def warn_of_idle(optimizer: DiscreteMSA) -> None:

@@ -5,4 +5,6 @@ RECIPES = {
     "paths of low loss between independently trained minima (AutoNEB)",
     "katharopoulos2018": "Not All Samples Are Created Equal: Deep Learning with Importance "
     "Sampling: a backward pass only where it matters, and whether that pays",
+    "li2018": "An Optimal Control Approach to Deep Learning: weights of two or three values by "
+    "the maximum principle, without gradients in them (discrete MSA)",
 }

@@ -17,7 +17,15 @@ from lowland.training.evaluate import LossFn, evaluate, kept_mode
 from lowland.training.interrupt import interruptible
 from lowland.training.progress import Progress, Task, open_progress
 from lowland.training.result import TrainResult
-from lowland.training.run import Run, check_run, give_up, keep_good, run_state, set_run_state, take_step
+from lowland.training.run import (
+    Run,
+    check_run,
+    give_up,
+    keep_good,
+    run_state,
+    set_run_state,
+    take_step,
+)
 from lowland.training.run_folder import (
     append_metrics,
     keep_metrics,
@@ -90,7 +98,8 @@ def train(
         evaluation_batches: Data for its ``train_loss`` and ``train_error``, in eval mode; without
             it ``train_loss`` is the mean over the steps since the last row, as they happened.
         evaluate_every: Epochs between two rows of the curve; the end adds one in any case.
-        measure: Further plain values of every row of the curve, from the model.
+        measure: Further plain values of every row of the curve, from the model, before it is
+            evaluated.
         progress: See :func:`lowland.training.open_progress`.
         log: Called as ``log(values, step)`` with each line of ``metrics.jsonl``.
         max_steps_now: Stop this call after so many steps, as if interrupted.
@@ -324,6 +333,7 @@ def add_row(run: Run, plan: Plan, task: Task) -> None:
     look(run, plan, task)
     if run.status is not None:
         return
+    further = {} if plan.measure is None else plan.measure(run.model)
     train = measure_on(run, plan.evaluation_batches)
     test = measure_on(run, plan.test_batches)
     values = {
@@ -332,8 +342,7 @@ def add_row(run: Run, plan: Plan, task: Task) -> None:
         "test_loss": test.get("loss"),
         "test_error": test.get("error"),
     }
-    if plan.measure is not None:
-        values |= plan.measure(run.model)
+    values |= further
     run.loss_sum, run.loss_count = 0.0, 0
     run.curve.append(report(run, plan, values))
     if run.step == plan.steps or run.epoch == plan.epochs:

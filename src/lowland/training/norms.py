@@ -40,6 +40,14 @@ def mode(model: nn.Module, *, norm_trains: bool, momentum: float | None = None) 
     parameters, not on a random one. Recurrent layers are in training mode with their dropout at
     zero, as cuDNN refuses their backward pass otherwise. Products are in full float32, and
     attention takes no path that has no derivative.
+
+    Args:
+        model: Any module.
+        norm_trains: Let batch norms use the statistics of the batch, and update their own.
+        momentum: Of batch norms meanwhile; None leaves it.
+
+    Yields:
+        Nothing; modes, momenta and dropouts are put back afterwards.
     """
     mha = torch.backends.mha
     fast = mha.get_fastpath_enabled()

@@ -1,0 +1,388 @@
+"""Train the networks of the recipe, by the maximum principle and by what it is compared with."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from math import cos, pi
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from lowland.control.comparators import (
+    BinaryConnect,
+    TernaryWeightNetwork,
+    glorot_learning_rates,
+    use_latent_weights,
+)
+from lowland.control.discrete import DiscreteMSA
+from lowland.control.discretize import discretize
+from lowland.control.losses import squared_hinge
+from lowland.control.marks import discrete_parameters, float_parameters, nonzero_share
+from lowland.control.together import Together
+from lowland.control.train import annealing, train_msa
+from lowland.data import Batches, load
+from lowland.models import build
+from lowland.reproduce.li2018_settings import Arm, Task
+from lowland.results import Status, plain
+from lowland.training import evaluate, isolated_rng, recalibrate, train
+
+__all__ = ["LOSSES", "METHODS", "Images", "check_arm", "train_arm"]
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "squared_hinge": squared_hinge,
+    "cross_entropy": nn.CrossEntropyLoss(reduction="none"),
+}
+
+METHODS = {
+    "msa": "discrete MSA",
+    "bop": "Bop",
+    "adam": "Adam",
+    "binaryconnect": "BinaryConnect, deterministic",
+    "twn": "ternary weight network",
+}
+
+READ_AT_ONCE = 500
+
+
+@dataclass(frozen=True)
+class Images:
+    """A task's data set on its device; pixels lie between 0 and 1, as in the official code.
+
+    Attributes:
+        task: What is trained.
+        train: Training images and labels.
+        held_out: Those kept for validation, maybe none.
+        tests: Test images and labels.
+        classes: Their number.
+        note: What to say when quoting a number.
+        device: Where they lie.
+    """
+
+    task: Task
+    train: tuple[Tensor, Tensor]
+    held_out: tuple[Tensor, Tensor]
+    tests: tuple[Tensor, Tensor]
+    classes: int
+    note: str
+    device: torch.device
+
+    @classmethod
+    def of(cls, task: Task, device: torch.device, **source: Any) -> "Images":
+        """Read a data set and hold the last images out.
+
+        Args:
+            task: What is trained.
+            device: Where images will lie.
+            **source: ``data`` and ``download`` of :func:`lowland.data.load`.
+
+        Returns:
+            The images.
+
+        Raises:
+            ValueError: If nothing would be left to train on.
+        """
+        found = load(task.data, **source)
+        left = len(found.labels) - task.held_out
+        if left < task.batch_size:
+            raise ValueError(
+                f"{task.name} must keep a batch of {task.batch_size} images to train on; "
+                f"{task.held_out} of {len(found.labels)} are held out. Lower held_out."
+            )
+        some = slice(0, left if task.examples is None else min(left, task.examples))
+        return cls(
+            task,
+            (found.images[some], found.labels[some]),
+            (found.images[left:], found.labels[left:]),
+            (found.test_images, found.test_labels),
+            len(found.classes),
+            found.note,
+            device,
+        )
+
+    def training(self, seed: int) -> Batches:
+        """Training batches in an order of their own.
+
+        Args:
+            seed: Of the order.
+
+        Returns:
+            Batches.
+        """
+        drop = self.task.paper_exact
+        size = self.task.batch_size
+        return Batches(*self.train, size, seed=seed, drop_last=drop, device=self.device)
+
+    def reading(self, part: str) -> Batches:
+        """Images in their order, to measure on.
+
+        Args:
+            part: ``"train"``, ``"held_out"`` or ``"tests"``.
+
+        Returns:
+            Batches.
+        """
+        images, labels = getattr(self, part)
+        whole = Batches(images, labels, READ_AT_ONCE, shuffle=False, device=self.device)
+        some = self.task.measured if part == "train" else None
+        return whole.subset(some) if some else whole
+
+    def network(self, seed: int) -> nn.Module:
+        """Build the task's network.
+
+        Args:
+            seed: Of its weights.
+
+        Returns:
+            The network, on the device.
+        """
+        shape = tuple(self.train[0].shape[1:])
+        name = self.task.model
+        made = build(name, classes=self.classes, in_shape=shape, seed=seed).to(self.device)
+        for weight in made.parameters():
+            if weight.ndim == 4:  # channels last: convolutions on a CPU are 1.4 times as fast
+                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+        return made
+
+
+def check_arm(arm: Arm) -> None:
+    """Refuse a method or a loss that does not exist.
+
+    Args:
+        arm: Way of training.
+
+    Raises:
+        ValueError: If there is no such method or loss.
+    """
+    for what, name, known in (("method", arm.method, METHODS), ("loss", arm.loss, LOSSES)):
+        if name not in known:
+            raise ValueError(f"a {what} must be one of {', '.join(known)}; got {name!r}.")
+
+
+def train_arm(
+    arm: Arm, images: Images, seed: int, folder: Path, progress: Any = False
+) -> dict[str, Any]:
+    """Train one network; the same call after a kill goes on where it was.
+
+    Args:
+        arm: Way of training.
+        images: Data, and the task.
+        seed: Of weights, order and draws.
+        folder: For the state to resume from.
+        progress: Display.
+
+    Returns:
+        Plain values: how it ended, accuracies in percent after the last update with statistics of
+        batch norm as the method leaves them, the nonzero share, and the curve.
+
+    Raises:
+        KeyboardInterrupt: After Ctrl-C, with the state saved.
+    """
+    task, loss_fn = images.task, LOSSES[arm.loss]
+    model = images.network(seed)
+    weights = sum(p.numel() for p in model.parameters() if p.ndim > 1)
+    tests, measured = images.reading("tests"), images.reading("train")
+    log = Validation(images, model, loss_fn, folder) if task.held_out else None
+    options: dict[str, Any] = {
+        "epochs": task.epochs,
+        "seed": seed,
+        "out": folder,
+        "progress": progress,
+        "test_batches": tests,
+        "evaluation_batches": measured,
+        "evaluate_every": task.evaluate_every,
+        "precision": task.precision,
+        "log": log,
+    }
+    if arm.method == "msa":
+        result = by_msa(arm, images, model, loss_fn, seed, options)
+        seconds = result.summary["seconds"]
+    else:
+        prepare, share = COMPARATORS[arm.method]
+        optimizer, schedule = prepare(arm, model, task.epochs * len(images.training(0)), seed)
+        batches = images.training(seed)
+        result = train(
+            model,
+            loss_fn,
+            batches,
+            optimizer=optimizer,
+            schedule=schedule,
+            measure=lambda module: {"nonzero": share(module)},
+            **options,
+        )
+        seconds = result.seconds
+        if result.status is Status.FINISHED:
+            with isolated_rng(seed, "statistics", batches=batches, epoch=0):
+                recalibrate(model, batches)
+    if result.status is Status.INTERRUPTED:
+        raise KeyboardInterrupt
+    found = {
+        "task": task.name,
+        "arm": arm.name,
+        "method": arm.method,
+        "values": arm.values if arm.method in ("msa", "bop") else (),
+        "lam": arm.lam,
+        "seed": seed,
+        "epochs": task.epochs,
+        "status": result.status,
+        "message": result.message,
+        "steps": result.steps,
+        "weights": weights,
+        "seconds": seconds,
+        "nonzero": nonzero_share(model) if arm.method == "msa" else result.curve[-1]["nonzero"],
+    }
+    for part, where in (("train", measured), ("test", tests)):
+        value = evaluate(model, loss_fn, where)
+        found |= {f"{part}_loss": value.loss, f"{part}_accuracy": percent(value.error)}
+    curve = [short(row) for row in result.curve]
+    return plain(found | {"curve": curve} | best(curve, [] if log is None else log.rows()))
+
+
+def by_msa(
+    arm: Arm, images: Images, model: nn.Module, loss_fn: Any, seed: int, options: dict[str, Any]
+) -> Any:
+    """Train by the room's driver."""
+    return train_msa(
+        model,
+        loss_fn,
+        images.training(seed),
+        values=arm.values,
+        alpha=arm.alpha,
+        decay=arm.decay,
+        lam=arm.lam,
+        target_nonzero=arm.target_nonzero,
+        paper_exact=images.task.paper_exact,
+        **options,
+    )
+
+
+def percent(error: float | None) -> float | None:
+    """Accuracy in percent."""
+    return None if error is None else 100 * (1 - error)
+
+
+def short(row: dict[str, Any]) -> dict[str, Any]:
+    """What a row of a curve says that the report needs."""
+    return {
+        "step": row["step"],
+        "epoch": row["epoch"],
+        "train_loss": row["train_loss"],
+        "test_loss": row["test_loss"],
+        "train_accuracy": percent(row["train_error"]),
+        "test_accuracy": percent(row["test_error"]),
+        "nonzero": row["nonzero"],
+        "seconds": row["seconds"],
+    }
+
+
+class Validation:
+    """Measures the accuracy on held-out images whenever the curve gets a row, into a file.
+
+    Args:
+        images: Data.
+        model: The network in training.
+        loss_fn: One loss per example.
+        folder: Of the run.
+    """
+
+    def __init__(self, images: Images, model: nn.Module, loss_fn: Any, folder: Path) -> None:
+        self.batches, self.model, self.loss_fn = images.reading("held_out"), model, loss_fn
+        self.file = folder / "validation.jsonl"
+
+    def __call__(self, values: dict[str, Any], step: int) -> None:
+        """Take a line of the metrics."""
+        if "test_error" in values:
+            found = evaluate(self.model, self.loss_fn, self.batches)
+            row = {"step": step, "validation_accuracy": percent(found.error)}
+            with self.file.open("a") as stream:
+                stream.write(json.dumps(row) + "\n")
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Read what was measured; a step that was run twice counts once."""
+        lines = self.file.read_text().splitlines() if self.file.exists() else []
+        return [*{row["step"]: row for row in map(json.loads, whole(lines))}.values()]
+
+
+def whole(lines: list[str]) -> Iterator[str]:
+    """Leave out lines that a kill cut off."""
+    yield from (line for line in lines if line.startswith("{") and line.endswith("}"))
+
+
+def best(curve: list[dict[str, Any]], validation: list[dict[str, Any]]) -> dict[str, Any]:
+    """The epoch of the best validation accuracy, and the test accuracy there."""
+    known = {row["step"]: row["validation_accuracy"] for row in validation}
+    rows = [row | {"validation": known[row["step"]]} for row in curve if row["step"] in known]
+    if not rows:
+        return {"best_epoch": None, "best_validation": None, "best_test_accuracy": None}
+    top = max(rows, key=lambda row: row["validation"])
+    return {
+        "best_epoch": top["epoch"],
+        "best_validation": top["validation"],
+        "best_test_accuracy": top["test_accuracy"],
+    }
+
+
+def prepare_adam(arm: Arm, model: nn.Module, steps: int, seed: int) -> tuple[Any, Any]:
+    """Float weights."""
+    return partial(Adam, lr=arm.learning_rate), along_cosine(steps)
+
+
+def prepare_binaryconnect(arm: Arm, model: nn.Module, steps: int, seed: int) -> tuple[Any, Any]:
+    """Signs of latent weights."""
+    use_latent_weights(model, BinaryConnect)
+    groups = glorot_learning_rates(model, arm.learning_rate)
+    return lambda _: Adam(groups), along_cosine(steps)
+
+
+def prepare_twn(arm: Arm, model: nn.Module, steps: int, seed: int) -> tuple[Any, Any]:
+    """Three values from latent weights, with a scale per layer."""
+    use_latent_weights(model, TernaryWeightNetwork)
+    return partial(Adam, lr=arm.learning_rate), along_cosine(steps)
+
+
+def prepare_bop(arm: Arm, model: nn.Module, steps: int, seed: int) -> tuple[Any, Any]:
+    """A fixed threshold on the average: one more setting of the same optimizer."""
+    discretize(model, arm.values, seed=seed)
+
+    def make(_: Any) -> Together:
+        discrete = DiscreteMSA(
+            discrete_parameters(model),
+            rho=arm.flip_at / 2,
+            alpha=arm.alpha,
+            threshold="absolute",
+            schedule=annealing(steps),
+        )
+        floats = Adam(float_parameters(model), arm.learning_rate)
+        return Together(discrete, floats, lambda step: half_cosine(step, steps))
+
+    return make, None
+
+
+def along_cosine(steps: int) -> Callable[[Optimizer], LambdaLR]:
+    """Let learning rates fall along half a cosine."""
+    return lambda optimizer: LambdaLR(optimizer, lambda step: half_cosine(step, steps))
+
+
+def half_cosine(step: int, steps: int) -> float:
+    """From 1 to 0."""
+    return 0.5 + 0.5 * cos(pi * min(1.0, step / max(1, steps)))
+
+
+@torch.no_grad()
+def share_seen(model: nn.Module) -> float:
+    """Share of nonzero weights among those that linear layers and convolutions see."""
+    layers = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    count = sum(int(layer.weight.count_nonzero()) for layer in layers)
+    return count / sum(layer.weight.numel() for layer in layers)
+
+
+COMPARATORS: dict[str, tuple[Callable[..., tuple[Any, Any]], Callable[[nn.Module], float]]] = {
+    "adam": (prepare_adam, share_seen),
+    "binaryconnect": (prepare_binaryconnect, share_seen),
+    "twn": (prepare_twn, share_seen),
+    "bop": (prepare_bop, nonzero_share),
+}
