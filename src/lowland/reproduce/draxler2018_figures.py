@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from lowland.report.figures import lines, series
+
 __all__ = ["draw"]
 
 Runs = Sequence[dict[str, Any]]
@@ -41,22 +43,6 @@ def title_of(run: dict[str, Any]) -> str:
     """Name a pair."""
     a, b = run["seeds"]
     return f"{run['model']}, seeds {a} and {b}"
-
-
-def lines(
-    name: str, title: str, caption: str, x: str, y: str, series: list[dict], **more: Any
-) -> dict[str, Any]:
-    """A figure of lines."""
-    figure = {
-        "kind": "lines", "id": name, "title": title, "caption": caption, "x_label": x,
-        "y_label": y, "x_log": False, "y_log": False, "series": series, "marks": [],
-    }  # fmt: skip
-    return figure | more
-
-
-def series(name: str, x: Sequence, y: Sequence, style: str = "line") -> dict[str, Any]:
-    """One line of a figure."""
-    return {"name": name, "x": list(x), "y": list(y), "style": style}
 
 
 def line_and_path(run: dict[str, Any], samples: int) -> dict[str, Any]:

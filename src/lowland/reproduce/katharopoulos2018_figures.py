@@ -1,9 +1,9 @@
 """The pictures of Katharopoulos & Fleuret 2018, described in plain values for the report."""
 
-from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
+from lowland.report.figures import lines, series
 from lowland.reproduce.katharopoulos2018_numbers import (
     CLOCKS,
     RACES,
@@ -59,22 +59,6 @@ def draw(settings: dict[str, Any], parts: dict[str, Any]) -> list[dict[str, Any]
         figures.append(noise(parts["noise"]))
     figures += [arms(settings, runs), differences()]
     return [figure for figure in figures if figure is not None]
-
-
-def lines(
-    name: str, title: str, caption: str, x: str, y: str, series: list[dict], **more: Any
-) -> dict[str, Any]:
-    """A figure of lines."""
-    figure = {
-        "kind": "lines", "id": name, "title": title, "caption": caption, "x_label": x,
-        "y_label": y, "x_log": False, "y_log": False, "series": series, "marks": [],
-    }  # fmt: skip
-    return figure | more
-
-
-def series(name: str, x: Sequence, y: Sequence, style: str = "line", **more: Any) -> dict[str, Any]:
-    """One line of a figure."""
-    return {"name": name, "x": list(x), "y": list(y), "style": style} | more
 
 
 def curves(runs: Runs, race: dict[str, Any], clock: str) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from statistics import fmean
 from typing import Any
 
+from lowland.report.figures import table
 from lowland.reproduce.katharopoulos2018_numbers import (
     CLOCKS,
     COUNTER,
@@ -228,11 +229,3 @@ def arms(settings: dict[str, Any], runs: Runs) -> dict[str, Any]:
         ],
         rows,
     )
-
-
-def table(name: str, title: str, caption: str, columns: list[str], rows: list[list[Any]]) -> Any:
-    """A figure that is a table."""
-    return {
-        "kind": "table", "id": name, "title": title, "caption": caption, "columns": columns,
-        "rows": rows,
-    }  # fmt: skip

@@ -1,9 +1,9 @@
 """The pictures of Li & Hao 2018, described in plain values for the report."""
 
-from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
+from lowland.report.figures import lines, series
 from lowland.reproduce.li2018_numbers import Runs, arms_of, pick
 from lowland.reproduce.li2018_published import LOGS
 from lowland.reproduce.li2018_settings import PRICES
@@ -77,22 +77,6 @@ def draw(settings: dict[str, Any], parts: dict[str, Any]) -> list[dict[str, Any]
         figures.append(identities(checks))
     figures += [sizes(settings, runs), differences()]
     return [figure for figure in figures if figure is not None]
-
-
-def lines(
-    name: str, title: str, caption: str, x: str, y: str, series: list[dict], **more: Any
-) -> dict[str, Any]:
-    """A figure of lines."""
-    figure = {
-        "kind": "lines", "id": name, "title": title, "caption": caption, "x_label": x,
-        "y_label": y, "x_log": False, "y_log": False, "series": series, "marks": [],
-    }  # fmt: skip
-    return figure | more
-
-
-def series(name: str, x: Sequence, y: Sequence, style: str = "line", **more: Any) -> dict[str, Any]:
-    """One line of a figure."""
-    return {"name": name, "x": list(x), "y": list(y), "style": style} | more
 
 
 def banded(

@@ -4,6 +4,7 @@ from math import log2
 from statistics import fmean
 from typing import Any
 
+from lowland.report.figures import table
 from lowland.reproduce.li2018_numbers import Runs, arms_of, mean, pick, word
 from lowland.reproduce.li2018_published import ENDS, LOGS, WEIGHTS, at_epoch
 from lowland.reproduce.li2018_search import METHODS
@@ -11,14 +12,6 @@ from lowland.reproduce.li2018_search import METHODS
 __all__ = [
     "beside_logs", "candidates", "comparators", "identities", "jumps", "principle", "sizes",
 ]  # fmt: skip
-
-
-def table(name: str, title: str, caption: str, columns: list[str], rows: list[list[Any]]) -> Any:
-    """A figure that is a table."""
-    return {
-        "kind": "table", "id": name, "title": title, "caption": caption, "columns": columns,
-        "rows": rows,
-    }  # fmt: skip
 
 
 def comparators(settings: dict[str, Any], runs: Runs) -> dict[str, Any]:
