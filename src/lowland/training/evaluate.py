@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -180,7 +181,7 @@ def device_of(model: nn.Module) -> torch.device:
     Returns:
         The device of its first parameter or buffer, the CPU if it has none.
     """
-    for tensor in (*model.parameters(), *model.buffers()):
+    for tensor in chain(model.parameters(), model.buffers()):  # asked in every step: no list
         return tensor.device
     return torch.device("cpu")
 
