@@ -7,6 +7,7 @@ from torch.nn.functional import cross_entropy
 
 from lowland.control.adversarial import pgd_perturbation, yopo_step
 from lowland.data import Batches, load
+from lowland.errors import UnsupportedModelError
 from lowland.models import build
 
 
@@ -201,6 +202,9 @@ def test_a_frozen_first_layer_has_a_costate_too(rng):
         (dict(step_size=-1.0), "eps and step_size must be positive"),
         (dict(full_steps=0), "full_steps must be at least 1; got 0"),
         (dict(inner_steps=0), "inner_steps must be at least 1; got 0"),
+        (dict(bounds=(0.5, 1)), r"inputs must lie in bounds, \(0.5, 1\); got numbers from 0 to 0"),
+        (dict(bounds=(-1.0, -0.1)), "inputs must lie in bounds"),
+        (dict(inputs=torch.full((2, 3), torch.nan), bounds=(-1, 1)), "inputs must lie in bounds"),
         (dict(loss_fn=lambda z, y: z.sum()), "loss_fn must return one loss per example"),
     ],
 )
@@ -210,6 +214,28 @@ def test_bad_input_meets_a_sentence(change, message):
     good |= dict(eps=0.1, step_size=0.1, full_steps=1, inner_steps=1)
     with pytest.raises(ValueError, match=message):
         yopo_step(nn.Linear(3, 2), nn.Linear(2, 1), **(good | change))
+
+
+def test_pgd_refuses_inputs_out_of_bounds_too():
+    """Moving them there could take more than eps."""
+    x, target = torch.full((2, 3), 1.5), torch.zeros(2, 1)
+    options = dict(eps=0.1, step_size=0.1, steps=1, bounds=(0.0, 1.0))
+    with pytest.raises(ValueError, match=r"got numbers from 1.5 to 1.5. Clamp them"):
+        pgd_perturbation(nn.Linear(3, 1), squares, x, target, **options)
+
+
+def test_a_loss_without_a_graph():
+    x, target = torch.zeros(2, 3), torch.zeros(2, 1)
+    options = dict(eps=0.1, step_size=0.1)
+    with pytest.raises(UnsupportedModelError, match="loss must be differentiable in the inputs"):
+        pgd_perturbation(nn.Linear(3, 1), flat, x, target, steps=1, **options)
+    parts, options = (nn.Linear(3, 2), nn.Linear(2, 1)), options | dict(full_steps=1)
+    with pytest.raises(UnsupportedModelError, match="loss must be differentiable in the inputs"):
+        yopo_step(*parts, flat, x, target, inner_steps=1, **options)
+
+
+def flat(output, target):
+    return squares(output.detach(), target)
 
 
 def trained(seed, eps, full_steps, inner_steps):

@@ -7,7 +7,9 @@ import torch
 from torch import float64, nn, tensor
 from torch.testing import assert_close
 
+from lowland.control.discretize import discretize
 from lowland.control.hamiltonian import hamiltonian, hamiltonian_gradients
+from lowland.control.marks import values_of
 from lowland.control.residual import maximum_principle_residual
 from lowland.control.trajectory import control_products, states_and_costates
 from lowland.errors import UnsupportedModelError
@@ -61,6 +63,49 @@ def test_the_gap_is_that_of_all_candidates(values, lam, seed):
     bias = hamiltonian_gradients(trajectory, ["0.bias"])["0.bias"]
     assert found["0"].gradient == pytest.approx(float(bias.norm()), abs=1e-12)
     assert found["2"].gradient == 0
+
+
+@pytest.mark.parametrize("values", [(-1, 1), (-1, 0, 1)])
+@pytest.mark.parametrize("layer", ["linear", "transposed", "shared"])
+def test_the_gap_behind_the_rooms_own_row_scale(layer, values, rng):
+    """H is linear in the weight behind its scale too: against every candidate."""
+    if layer == "transposed":
+        model = nn.Sequential(nn.ConvTranspose1d(2, 1, 3, bias=False), nn.Tanh(), nn.Flatten())
+    else:
+        model = nn.Sequential(nn.Linear(2, 2), nn.Tanh())
+        model = nn.Sequential(*model, model[0]) if layer == "shared" else model
+    model = discretize(model, values, row_scale=True).double()
+    name = "0.parametrizations.weight.original"
+    model.get_parameter("0.parametrizations.weight.0.scale").data.mul_(0.7)
+    inputs = torch.randn(5, 2, 3 if layer == "transposed" else 2, dtype=float64, generator=rng)
+    inputs = inputs if layer == "transposed" else inputs[:, 0]
+    target = torch.ones_like(model(inputs)).detach()
+    trajectory = states_and_costates(model, squared, inputs, target)
+    found = maximum_principle_residual(trajectory, values=values_of(model), lam=0.1)
+    weight = trajectory.params[name]
+    assert found["0"].entries == weight.numel()
+    if layer == "shared":
+        slope = hamiltonian_gradients(trajectory, [name])[name]
+        best = torch.stack([slope * v - 0.1 * v**2 for v in values]).amax(0)
+        gap = (best - slope * weight + 0.1 * weight**2).sum()
+        assert list(found) == ["0"]
+    else:
+        now = hamiltonian(trajectory)["0"] - 0.1 * weight.square().sum()
+        gap = best_of_all(trajectory, "0", name, values, 0.1) - now
+    assert found["0"].gap == pytest.approx(float(gap), abs=1e-12)
+    plain = maximum_principle_residual(trajectory, values=values, lam=0.1)
+    assert plain == found
+
+
+def test_another_parametrization_is_refused():
+    """Weight norm is not linear in its direction."""
+    model = nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))
+    name = "parametrizations.weight.original1"
+    model.get_parameter(name).data.sign_()
+    x = torch.ones(3, 2)
+    trajectory = states_and_costates(model, squared, x, x)
+    with pytest.raises(UnsupportedModelError, match=f"is not in '{name}'"):
+        maximum_principle_residual(trajectory, values={name: (-1, 1)})
 
 
 def test_the_two_point_problem():

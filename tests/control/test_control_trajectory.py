@@ -462,6 +462,48 @@ class Root(nn.Module):
         return (x * 0).abs().sqrt() + x
 
 
+@pytest.mark.parametrize(
+    "loss_fn",
+    [
+        lambda output, target: torch.zeros(4),
+        lambda output, target: weighed(output.detach(), target),
+        lambda output, target: torch.zeros(4, requires_grad=True) * 2,
+    ],
+)
+def test_a_loss_without_a_graph_to_the_model(loss_fn):
+    with pytest.raises(UnsupportedModelError, match="loss must be differentiable in the model's"):
+        states_and_costates(nn.Linear(3, 2), loss_fn, torch.zeros(4, 3), torch.ones(4))
+
+
+class Spectrum(nn.Module):
+    """Complex numbers between real ones."""
+
+    def forward(self, x):
+        return torch.fft.fft(x).abs()
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "message"),
+    [
+        (nn.Linear(3, 2, dtype=torch.complex64), torch.complex64, "control 'weight' is torch.comp"),
+        (nn.Tanh(), torch.complex64, "an input is torch.complex64"),
+        (Spectrum(), torch.float32, "the output of layer 'fft_fft' is torch.complex64"),
+    ],
+)
+def test_complex_numbers(model, kind, message):
+    x = torch.ones(4, 3, dtype=kind)
+    with pytest.raises(UnsupportedModelError, match=message):
+        states_and_costates(model, lambda z, y: z.abs().sum(1), x, torch.ones(4))
+
+
+def test_complex_numbers_inside_of_a_layer(rng):
+    layer = type("Seen", (Spectrum,), {"is_layer": True})()
+    x = torch.randn(4, 3, dtype=torch.float64, generator=rng).requires_grad_()
+    trajectory = states_and_costates(layer, weighed, x, torch.ones(4))
+    (slope,) = torch.autograd.grad(weighed(layer(x), torch.ones(4)).mean(), x)
+    assert_close(trajectory.initial_costates[0], -slope, **EXACT)
+
+
 def test_a_model_that_ends_in_classes():
     model, inputs, target = made("linear")
     with pytest.raises(UnsupportedModelError, match="loss must be differentiable.*Return scores"):

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
+from lowland.errors import UnsupportedModelError
 from lowland.training import checked_losses, kept_mode
 from lowland.training.evaluate import LossFn
 
@@ -36,26 +37,29 @@ def pgd_perturbation(
         eps: Largest change of one input number, in units of the inputs.
         step_size: Change of one number per step.
         steps: Number of steps.
-        bounds: Interval that perturbed inputs stay in, for instance ``(0, 1)`` for pixels.
+        bounds: Interval that inputs lie in and perturbed ones stay in, for instance ``(0, 1)`` for
+            pixels.
         generator: Draws the start, uniform in ``±eps``; None starts at the inputs.
 
     Returns:
         What to add to the inputs.
 
     Raises:
-        ValueError: If a number is out of range or the inputs have no gradient.
+        ValueError: If a number is out of range, or the inputs have no gradient or leave the bounds.
+        UnsupportedModelError: If the loss has no graph.
 
     Source:
         Madry et al., ICLR 2018, Section 2.1.
     """
-    check(inputs, eps, step_size, steps=steps)
+    check(inputs, eps, step_size, bounds, steps=steps)
     eta = start(inputs, eps, bounds, generator)
     with kept_mode(model):
         model.eval()
         for _ in range(steps):
             eta.requires_grad_()
-            loss = checked_losses(loss_fn, model(inputs + eta), target).sum()
-            (slope,) = torch.autograd.grad(loss, eta)
+            losses = checked_losses(loss_fn, model(inputs + eta), target)
+            check_graph(losses)
+            (slope,) = torch.autograd.grad(losses.sum(), eta)
             eta = moved(eta.detach(), slope, inputs, eps, step_size, bounds)
     return eta
 
@@ -94,19 +98,20 @@ def yopo_step(
         step_size: Change of one number per inner step.
         full_steps: m; 5 in the paper with n = 3, or 3 with n = 5.
         inner_steps: n; with n = 1 this is PGD with m steps, for the price of its attack.
-        bounds: Interval that perturbed inputs stay in.
+        bounds: Interval that inputs lie in and perturbed ones stay in.
         generator: Draws the start as in the paper, uniform in ``±eps``; None starts at the inputs.
 
     Returns:
         The last perturbation, and the loss: its mean over examples and the m passes.
 
     Raises:
-        ValueError: If a number is out of range or the inputs have no gradient.
+        ValueError: If a number is out of range, or the inputs have no gradient or leave the bounds.
+        UnsupportedModelError: If the loss has no graph.
 
     Source:
         Zhang et al., NeurIPS 2019, Algorithm 1; but the mean over the m passes, not their sum.
     """
-    check(inputs, eps, step_size, full_steps=full_steps, inner_steps=inner_steps)
+    check(inputs, eps, step_size, bounds, full_steps=full_steps, inner_steps=inner_steps)
     eta = start(inputs, eps, bounds, generator)
     total = torch.zeros((), device=inputs.device)
     for _ in range(full_steps):
@@ -114,7 +119,9 @@ def yopo_step(
         if not state.requires_grad:  # the first layer is frozen
             state.requires_grad_()
         state.register_hook(costate.append)
-        loss = checked_losses(loss_fn, rest(state), target).mean() / full_steps
+        losses = checked_losses(loss_fn, rest(state), target)
+        check_graph(losses)
+        loss = losses.mean() / full_steps
         loss.backward()
         total = total + loss.detach()
         for _ in range(inner_steps):
@@ -125,8 +132,8 @@ def yopo_step(
     return eta, total
 
 
-def check(inputs: Tensor, eps: float, step_size: float, **counts: int) -> None:
-    """Refuse inputs without a gradient, and numbers out of range."""
+def check(inputs: Tensor, eps: float, step_size: float, bounds: Any, **counts: int) -> None:
+    """Refuse inputs without a gradient or out of bounds, and numbers out of range."""
     if not inputs.is_floating_point():
         raise ValueError(
             f"inputs must be floating-point numbers; got {inputs.dtype}. Scale images to 0..1."
@@ -136,6 +143,20 @@ def check(inputs: Tensor, eps: float, step_size: float, **counts: int) -> None:
     if min(counts.values()) < 1:
         name = min(counts, key=counts.__getitem__)
         raise ValueError(f"{name} must be at least 1; got {counts[name]}.")
+    if bounds is not None and not ((inputs >= bounds[0]) & (inputs <= bounds[1])).all():
+        raise ValueError(
+            f"inputs must lie in bounds, {tuple(bounds)}; got numbers from {inputs.min():.6g} to "
+            f"{inputs.max():.6g}. Clamp them, or give the bounds of the scaled inputs."
+        )
+
+
+def check_graph(losses: Tensor) -> None:
+    """Refuse losses that know nothing of the inputs."""
+    if not losses.requires_grad:
+        raise UnsupportedModelError(
+            "the loss must be differentiable in the inputs; it has no graph. Return scores, not "
+            "classes, and do not detach them."
+        )
 
 
 def start(inputs: Tensor, eps: float, bounds: Any, generator: Generator | None) -> Tensor:

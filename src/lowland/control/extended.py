@@ -63,19 +63,19 @@ def extended_msa(
             taken anew at the end.
         loss_fn: ``loss_fn(output, target)`` returns one loss per example, shape ``(batch,)``.
         batches: Re-iterable of ``(inputs, target)``.
-        rho: Price of leaving the equations, at least 0.
+        rho: Price of leaving the equations, at least 0, in nats per squared state or costate.
         steps: Number of batches to step on, over as many epochs as that takes.
         weight_decay: :math:`L_t = \mathrm{weight\_decay} \cdot \lVert\theta_t\rVert^2`, in nats.
         inner_steps: L-BFGS iterations in each layer.
-        perturbation: L-BFGS starts this far, uniformly, from the old controls: at zero weights
-            nothing else breaks the symmetry.
+        perturbation: L-BFGS starts at most this far, uniformly, from every old control, in units
+            of the controls: at zero weights nothing else breaks the symmetry.
         seed: Of these perturbations and of the order of batches.
         out: Folder for the result.
         progress: See :func:`lowland.training.open_progress`.
 
     Returns:
-        The loss with its weight decay of every batch before its step, and of one more batch at the
-        end; ``NOT_FINITE`` if it diverges.
+        The loss with its weight decay, in nats per example, of every batch before its step, and of
+        one more batch at the end; ``NOT_FINITE`` if it diverges.
 
     Raises:
         ValueError: If an argument is not what it must be.
@@ -152,12 +152,15 @@ def weight_decay_cost(weight_decay: float, examples: int) -> RunningCost:
     r"""Make the running cost :math:`L_t = \mathrm{weight\_decay} \cdot \lVert\theta_t\rVert^2`.
 
     Args:
-        weight_decay: Its factor, without a half.
+        weight_decay: Its factor, in nats, without a half.
         examples: Size of the batch.
 
     Returns:
         For :func:`lowland.control.states_and_costates`: the same number for every example. Layers
         without parameters cost nothing; a shared parameter costs in each of its layers.
+
+    Source:
+        Li, Chen, Tai & E, JMLR 18:165, 2018, the running cost.
     """
 
     def cost(name: str, state: Any, params: Mapping[str, Tensor]) -> Tensor | None:
@@ -196,6 +199,9 @@ def maximize_extended(
 
     Raises:
         ValueError: If there is a perturbation and nothing to draw it from.
+
+    Source:
+        Li, Chen, Tai & E, JMLR 18:165, 2018 (E-MSA); specification section 3, algorithm D.
     """
     if perturbation and draws is None:
         raise ValueError("a perturbation needs draws, a torch.Generator; got None.")

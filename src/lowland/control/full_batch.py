@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lowland.control.calls import checked_call
 from lowland.control.hamiltonian import hamiltonian_gradients
 from lowland.control.trajectory import (
     RunningCost,
@@ -16,7 +17,6 @@ from lowland.control.trajectory import (
     control_products,
     states_and_costates,
 )
-from lowland.params import call_at
 from lowland.training import (
     as_pair,
     checked_losses,
@@ -139,7 +139,7 @@ class FullBatch:
             for inputs, target in self.pieces():
                 named = {name: value.clone() for name, value in self.model.named_buffers()}
                 with isolated_rng(self.seed, "piece"):
-                    output = call_at(self.model, named | dict(weights), inputs)
+                    output = checked_call(self.model, named | dict(weights), inputs)
                 losses = checked_losses(self.loss_fn, output, target)
                 total += losses.double().sum().item()
                 seen += len(losses)

@@ -77,10 +77,13 @@ def hamiltonian_gradients(
         names: Qualified names of the controls; None for all.
 
     Returns:
-        Slopes by qualified name.
+        Slopes by qualified name, each in the shape of its control.
 
     Raises:
         ValueError: If a name is unknown.
+
+    Source:
+        Specification section 2, "Relation with SGD".
     """
     names = list(trajectory.params) if names is None else list(names)
     unknown = [name for name in names if name not in trajectory.params]
@@ -187,8 +190,7 @@ def feasibility_hamiltonian(
 def differentiable(state: Tensor) -> Tensor:
     """A leaf of a new graph, where that is possible."""
     state = state.detach()
-    floating = state.is_floating_point() or state.is_complex()
-    return state.requires_grad_() if floating else state
+    return state.requires_grad_() if state.is_floating_point() else state
 
 
 def value_of(

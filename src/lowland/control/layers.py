@@ -11,7 +11,15 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 from torch.overrides import TorchFunctionMode
 
-from lowland.control.calls import InPlace, changes_in_place, function_name, rebuilt
+from lowland.control.calls import (
+    InPlace,
+    changes_in_place,
+    checked_call,
+    function_name,
+    keeps_elsewhere,
+    kept_here,
+    rebuilt,
+)
 from lowland.control.layer import (
     Control,
     Copied,
@@ -25,7 +33,6 @@ from lowland.control.layer import (
     places_in,
 )
 from lowland.errors import UnsupportedModelError
-from lowland.params import call_at
 from lowland.training import kept_mode, map_tensors, tensors_in
 from lowland.training.seeds import rng_states, set_rng_states
 
@@ -107,8 +114,10 @@ def record(
             for name, module in model.named_modules():
                 if is_layer(module):
                     recording.watch(stack, name, module)
+            stack.enter_context(kept_here())
+            stack.enter_context(recording.memory)
             stack.enter_context(recording)
-            recording.output = call_at(model, params | buffers, recording.inputs)
+            recording.output = checked_call(model, params | buffers, recording.inputs)
         recording.output = map_tensors(recording.known, recording.output)
     finally:
         if not update_statistics:
@@ -168,6 +177,8 @@ class Recording(TorchFunctionMode):
         self.kept: list[Any] = []  # so that no id is used again
         self.calls: Counter[str] = Counter()
         self.depth = 0
+        self.inside = ""
+        self.memory = ExitStack()  # open while a layer runs: it keeps what it needs itself
         self.entered: tuple[Any, ...] = ()
         self.inputs = map_tensors(self.as_value, inputs)
         self.num_inputs = len(self.values)
@@ -224,6 +235,12 @@ class Recording(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
+        if self.depth and keeps_elsewhere():
+            raise UnsupportedModelError(
+                "a layer must keep what its backward pass needs; inside of the layer "
+                f"{self.inside!r} a checkpoint or another hook on saved tensors is at work. "
+                "Checkpoint around the layer, not inside of it."
+            )
         if self.depth or not any(True for _ in tensors_in((args, kwargs))):
             return func(*args, **kwargs)
         places = map_tensors(self.place, (args, kwargs))
@@ -235,7 +252,8 @@ class Recording(TorchFunctionMode):
                 return func(*live[0], **live[1])
         before = generator_states()
         function = InPlace(func) if changes else func
-        result = function(*live[0], **live[1])
+        with kept_here():
+            result = function(*live[0], **live[1])
         result = self.keep(function, function_name(func), places, result, before)
         if changes:
             self.replace(args[0], result, function_name(func))
@@ -254,6 +272,8 @@ class Recording(TorchFunctionMode):
             self.depth += 1
             if self.depth > 1:
                 return None
+            self.inside = name
+            self.memory.enter_context(kept_here())
             changes = getattr(module, "inplace", False)
             buffers = {n: b.clone() for n, b in module.named_buffers()}
             live = map_tensors(self.known, (args, kwargs))
@@ -271,6 +291,7 @@ class Recording(TorchFunctionMode):
                 result = self.keep(module, name, places, result, before, buffers)
                 if changed is not None:
                     self.replace(changed, result, name)
+                self.memory.close()
             self.depth -= 1
             return result
 

@@ -47,8 +47,8 @@ def monotone_msa(
     A step lets the k weights of all layers move for which that is worth most; if the loss does not
     fall by at least ``sufficient`` times what the Hamiltonian gains, k is halved; once accepted it
     doubles for the next step. When even one weight is refused, layers are tried one at a time, each
-    from its whole argmax down to one weight, and there any fall is accepted. The run ends when no
-    layer has one: no layer's own argmax lowers the loss.
+    from its whole argmax down to its most worthy weight by halves, and there any fall is accepted.
+    The run ends when no layer has one.
 
     Everything is in train mode with the same random numbers at every look; other parameters keep
     their values, batch norm normalizes by the batch, and its running statistics are set at the end.
@@ -69,9 +69,12 @@ def monotone_msa(
         progress: See :func:`lowland.training.open_progress`.
 
     Returns:
-        ``CONVERGED`` at a point that no layer's argmax improves, ``FINISHED`` after ``steps``. The
-        curve has ``loss`` with the price of the weights, ``changed``, ``rho``, ``gain``, ``trials``
-        and the ``layer`` of a step of one layer.
+        ``CONVERGED`` where the loss falls neither by any layer's argmax nor by the half, the
+        quarter, ... or the one weight of a layer that is worth most: the change of another single
+        weight, which nobody tried, may still lower it. ``FINISHED`` after ``steps``. The curve has
+        ``loss`` in nats per example, with the price ``lam`` of the weights (that of
+        :func:`lowland.control.basic_msa` leaves it out), ``changed``, ``rho``, ``gain``,
+        ``trials`` and the ``layer`` of a step of one layer.
 
     Raises:
         ValueError: If an argument is not what it must be.
@@ -118,12 +121,12 @@ class Search:
         data: All batches.
         weights: The discrete weights, by name.
         sets: Their sets, ascending.
-        lam: Price of a squared weight.
+        lam: Price of a squared weight, in nats.
         sufficient: Least fall of the loss per gain.
         layers_per_step: Tensors of a common step, or None.
         draws: Chooses them.
         size: Weights that may move in the next common step, None for all.
-        loss: Loss at the present weights, None before it is measured.
+        loss: Nats per example at the present weights, price included; None before it is measured.
     """
 
     data: FullBatch
@@ -193,7 +196,7 @@ class Move:
     Attributes:
         weights: New weights by name; tensors that do not change are left out.
         size: Number of weights that move.
-        rho: The penalty.
+        rho: The penalty on a squared move, in nats.
         gain: What the Hamiltonian without its penalty gains, in nats.
     """
 
@@ -247,7 +250,8 @@ def worth(
         lam: Price of a squared weight.
 
     Returns:
-        The largest gain per squared move; a weight that is best where it is has none above 0.
+        The largest gain per squared move, in nats; a weight that is best where it is has none
+        above 0.
 
     Source:
         Ours.
@@ -271,6 +275,9 @@ def most_worthy(parts: Sequence[Part], worths: Float[Tensor, " weights"], size: 
 
     Returns:
         The move.
+
+    Source:
+        Ours.
     """
     order = worths.argsort(descending=True, stable=True)[:size]
     least = worths[order[-1]]

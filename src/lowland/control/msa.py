@@ -64,7 +64,8 @@ def basic_msa(
         values: Set of the weights, such as ``(-1, 1)``; None for those that the model was
             discretized to. The pieces of the data pass one after the other.
         argmax: From a trajectory to new controls by parameter name. All data are one batch for it.
-        lam: Price :math:`\lambda` of a squared weight, in nats; for discrete weights.
+        lam: Price :math:`\lambda` of a squared weight, in nats; for discrete weights. It decides
+            which value they take, and is not in the loss that is reported.
         rho: Penalty :math:`\rho` on a squared move; for discrete weights.
         threshold: ``"absolute"``: rho is in nats. ``"relative"``: it is multiplied by the largest
             :math:`|M|` of the tensor's wrong weights and divided by the smallest gap of the set.
@@ -76,9 +77,10 @@ def basic_msa(
         progress: See :func:`lowland.training.open_progress`.
 
     Returns:
-        The loss before every sweep and after the last, and how it ended: ``CONVERGED`` where no
-        weight changes, ``NOT_FINITE`` where the weights run away; ``summary["period"]`` if the
-        weights repeat.
+        The loss before every sweep and after the last, in nats per example, with running costs but
+        without the price ``lam`` of the weights (that of :func:`lowland.control.monotone_msa` has
+        it); and how it ended: ``CONVERGED`` where no weight changes, ``NOT_FINITE`` where the
+        weights run away; ``summary["period"]`` if the weights repeat.
 
     Raises:
         ValueError: If an argument is not what it must be, or a weight is not in its set.

@@ -9,10 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.utils.parametrize import is_parametrized
 
+from lowland.control.discretize import RowScale
 from lowland.control.layer import Control, Layer, Value
 
-__all__ = ["has_products", "layer_products"]
+__all__ = ["has_products", "is_linear_in", "layer_products"]
 
 NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
@@ -35,6 +37,31 @@ def has_products(layer: Layer) -> bool:
         known = linear_in_parameters(module)
         return known is not None and {"weight", "bias"} >= set(layer.names)
     return weight_of_function(layer) is not None
+
+
+def is_linear_in(layer: Layer, name: str) -> bool:
+    """Tell whether the output of a layer is linear, up to an offset, in one of its controls.
+
+    Args:
+        layer: Any layer.
+        name: Qualified name of a control.
+
+    Returns:
+        True where M is spelled out, and for what the room's own row scale is multiplied with: M is
+        the slope of the Hamiltonian there.
+    """
+    module = layer.function
+    if not (isinstance(module, nn.Module) and is_parametrized(module)):
+        return has_products(layer)
+    if linear_in_parameters(module) is None or len(layer.writes) != 1:
+        return False
+    local = [own for own, qualified in layer.names.items() if qualified == name]
+    scaled = {
+        f"parametrizations.{own}.original"
+        for own, steps in module.get_submodule("parametrizations").named_children()
+        if all(isinstance(step, RowScale) for step in steps.children())
+    }
+    return bool(local) and scaled.issuperset(local)
 
 
 def layer_products(

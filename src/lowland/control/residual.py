@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lowland.control.full_batch import products_of
 from lowland.control.hamiltonian import hamiltonian_gradients, owners
-from lowland.control.products import has_products
-from lowland.control.trajectory import Trajectory, control_products
+from lowland.control.products import is_linear_in
+from lowland.control.trajectory import Trajectory
 from lowland.errors import UnsupportedModelError
 
 __all__ = ["Residual", "maximum_principle_residual"]
@@ -76,7 +77,7 @@ def maximum_principle_residual(
         raise ValueError(f"lam must be at least 0; got {lam}.")
     sets = sets_of(trajectory, values)
     check_costs(trajectory, sets)
-    products = control_products(trajectory, list(sets)) if sets else {}
+    products = products_of(trajectory, list(sets)) if sets else {}
     floats = {name for layer in trajectory.layers for name in layer.parameters} - set(sets)
     slopes = hamiltonian_gradients(trajectory, sorted(floats))
     found = {}
@@ -154,10 +155,12 @@ def check_costs(trajectory: Trajectory, sets: Mapping[str, Values]) -> None:
     """Refuse a running cost that would make the argmax another than the one entry by entry."""
     for t, layer in enumerate(trajectory.layers):
         own = [name for name in layer.parameters if name in sets]
-        if own and not has_products(layer):
+        for name in own:
+            if is_linear_in(layer, name):
+                continue
             raise UnsupportedModelError(
                 f"a layer must be linear in its discrete weight; {layer.name!r} is not in "
-                f"{own[0]!r}. Leave this weight out of values."
+                f"{name!r}. Leave this weight out of values."
             )
         if not own or trajectory.running_cost is None:
             continue

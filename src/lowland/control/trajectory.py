@@ -87,8 +87,9 @@ def states_and_costates(
         The trajectory, without any graph.
 
     Raises:
-        UnsupportedModelError: If a part of the forward pass cannot be seen, or the loss does not
-            depend on a layer.
+        UnsupportedModelError: If a part of the forward pass cannot be seen, the loss does not
+            depend on a layer, or a state or a control is complex.
+        TypeError: If the model does not take such inputs.
         ValueError: If ``loss_fn`` or ``running_cost`` does not return one number per example, or
             ``params`` does not fit the model.
         FloatingPointError: If a state or a costate is not finite; the layer is named.
@@ -97,16 +98,23 @@ def states_and_costates(
         Li & Hao, ICML 2018, the discrete maximum principle; Li et al., JMLR 2018.
     """
     recording = record(model, inputs, params=params, update_statistics=update_statistics)
+    check_real(recording)
     losses = checked_losses(loss_fn, recording.output, target)
     ends = list({id(t): t for t in tensors_in(recording.output) if t.requires_grad}.values())
-    if not (losses.requires_grad and ends):
+    is_seen = losses.requires_grad and ends
+    value = losses.sum() / len(losses)
+    found = torch.autograd.grad(value, ends, allow_unused=True) if is_seen else ()
+    if all(slope is None for slope in found):
         raise UnsupportedModelError(
             "the loss must be differentiable in the model's output; it does not depend on a layer. "
             "Return scores, not classes, and do not detach them."
         )
     numbers = {id(value): number for number, value in enumerate(recording.values)}
-    slopes = torch.autograd.grad(losses.sum() / len(losses), ends, materialize_grads=True)
-    costates = {numbers[id(end)]: -slope for end, slope in zip(ends, slopes, strict=True)}
+    costates = {
+        numbers[id(end)]: -slope
+        for end, slope in zip(ends, found, strict=True)
+        if slope is not None
+    }
     controls = {name: value.clone() for name, value in recording.params.items()}
     costs = [
         cost_of(running_cost, layer, states_of(recording, layer), controls, len(losses))
@@ -198,6 +206,24 @@ def control_products(
         for name in wanted & set(found):
             products[name] = products[name] + found[name] if name in products else found[name]
     return {name: products[name] for name in trajectory.params if name in products}
+
+
+def check_real(recording: Recording) -> None:
+    """Refuse complex controls and states, for which M and the Hamiltonian are not defined."""
+    named = [(f"the control {name!r}", value) for name, value in recording.params.items()]
+    named += [("an input", value) for value in recording.values[: recording.num_inputs]]
+    named += [
+        (f"the output of layer {layer.name!r}", recording.values[number])
+        for layer in recording.layers
+        for number in layer.writes
+    ]
+    for what, value in named:
+        if value.is_complex():
+            raise UnsupportedModelError(
+                f"states and controls must be real; {what} is {value.dtype}. Keep complex controls "
+                "as pairs of real ones, and complex steps between real states in a module whose "
+                "class says is_layer = True."
+            )
 
 
 def states_of(recording: Recording, layer: Layer) -> tuple[Tensor, ...]:
