@@ -61,3 +61,19 @@ def test_an_error_of_the_models_own_stays():
 
     with pytest.raises(TypeError, match="^object of type 'int' has no len"):
         states_and_costates(Wrong(), weighed, torch.zeros(4, 3), torch.ones(4))
+
+
+def test_backward_hooks_are_left_out_and_come_back():
+    """Full backward hooks put functions of their own into the graph; the model keeps them."""
+    model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)).double()
+    inputs, target = torch.randn(5, 4, dtype=torch.float64), torch.tensor([0, 1, 0, 1, 1])
+    loss_fn = nn.CrossEntropyLoss(reduction="none")
+    plain = states_and_costates(model, loss_fn, inputs, target)
+    called = []
+    model[0].register_full_backward_hook(lambda *_: called.append(1))
+    found = states_and_costates(model, loss_fn, inputs, target)
+    for ours, wanted in zip(found.costates, plain.costates, strict=True):
+        torch.testing.assert_close(ours, wanted)
+    assert not called
+    loss_fn(model(inputs.requires_grad_()), target).mean().backward()
+    assert called == [1]

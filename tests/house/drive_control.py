@@ -28,24 +28,24 @@ def basic(model, loss_fn, batches, *, test_batches=None, **options):
     return basic_msa(model, loss_fn, batches, argmax=gradient_step(0.1), **{"steps": 2} | options)
 
 
-def trajectory(model, loss_fn, batches):
+def read(batches):
+    """What a user has at hand; reading it is not what is tried here."""
     with isolated_rng(0, batches=batches):
-        inputs, target = as_pair(next(iter(batches)))
-    return states_and_costates(model, loss_fn, inputs, target), inputs, target
+        return [as_pair(batch) for batch in batches]
 
 
 def look(model, loss_fn, batches, **options):
-    return trajectory(model, loss_fn, batches)[0].loss
+    return [states_and_costates(model, loss_fn, x, y).loss for x, y in read(batches)]
 
 
 def residual(model, loss_fn, batches, **options):
-    return maximum_principle_residual(trajectory(model, loss_fn, batches)[0])
+    found = [states_and_costates(model, loss_fn, x, y) for x, y in read(batches)]
+    return [maximum_principle_residual(trajectory) for trajectory in found]
 
 
 def estimate(model, loss_fn, batches, **options):
-    found, inputs, target = trajectory(model, loss_fn, batches)
-    moved = {name: value * 1.01 for name, value in found.params.items()}
-    return error_estimate(model, loss_fn, inputs, target, moved).change
+    moved = {name: value.detach() * 1.01 for name, value in model.named_parameters()}
+    return [error_estimate(model, loss_fn, x, y, moved).change for x, y in read(batches)]
 
 
 DRIVERS = {train_msa: train, basic_msa: basic}

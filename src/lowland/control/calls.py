@@ -1,7 +1,8 @@
 """Calls of models and of functions of torch: what they write to, keep, and cannot take."""
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from inspect import signature
 from typing import Any
 
@@ -22,6 +23,7 @@ __all__ = [
     "keeps_elsewhere",
     "kept_here",
     "rebuilt",
+    "without_backward_hooks",
 ]
 
 CHANGING = frozenset(
@@ -170,3 +172,26 @@ def takes(model: nn.Module, inputs: Any) -> bool:
     except ValueError:  # there is no signature to compare with
         return True
     return True
+
+
+@contextmanager
+def without_backward_hooks(model: nn.Module) -> Iterator[None]:
+    """Take off the backward hooks of a model's modules, which torch hangs into the graph, and back.
+
+    Args:
+        model: Any module; costates are not the backward pass that its owner wants to watch.
+
+    Yields:
+        Nothing.
+    """
+    names = ("_backward_hooks", "_backward_pre_hooks")
+    before = [
+        (vars(module), {name: vars(module)[name] for name in names}) for module in model.modules()
+    ]
+    try:
+        for values, _ in before:
+            values.update({name: OrderedDict() for name in names})
+        yield
+    finally:
+        for values, hooks in before:
+            values.update(hooks)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lowland.control.calls import without_backward_hooks
 from lowland.training import kept_mode, map_tensors, tensors_in
 
 __all__ = ["Layer"]
@@ -112,7 +113,7 @@ class Layer:
             args, kwargs = map_tensors(torch.clone, (args, kwargs))
         given = {local: params[name] for local, name in self.names.items()}
         given |= {name: value.clone() for name, value in self.buffers.items()}
-        with kept_mode(module):
+        with kept_mode(module), without_backward_hooks(module):
             if module.training != self.is_training:
                 module.train(self.is_training)
             return torch.func.functional_call(module, given, args, kwargs, tie_weights=False)

@@ -19,6 +19,7 @@ from lowland.control.calls import (
     keeps_elsewhere,
     kept_here,
     rebuilt,
+    without_backward_hooks,
 )
 from lowland.control.layer import (
     Control,
@@ -114,6 +115,7 @@ def record(
             for name, module in model.named_modules():
                 if is_layer(module):
                     recording.watch(stack, name, module)
+            stack.enter_context(without_backward_hooks(model))
             stack.enter_context(kept_here())
             stack.enter_context(recording.memory)
             stack.enter_context(recording)
