@@ -223,8 +223,8 @@ BAD = [
     ({"values": (-1, 0.5)}, r"every weight must be one of .*discretize"),
     ({"values": (-1, 1), "rho": -1.0}, "rho, the penalty on a move, must be finite and at least 0"),
     ({"values": (-1, 1), "lam": float("nan")}, "lam, the price of a weight, must be finite"),
-    ({"values": (-1, 1), "threshold": "soft"}, 'threshold must be "absolute" or "relative"'),
-    ({"values": (-1, 1), "layers_per_step": 0}, "layers_per_step must be at least 1"),
+    ({"values": (-1, 1), "threshold": "soft"}, 'threshold must be "relative" or "absolute"'),
+    ({"values": (-1, 1), "layers_per_step": 0}, "layers_per_step must be a whole number"),
     ({"values": (-1, 1), "steps": 0}, "steps must be at least 1; got 0"),
     ({"argmax": lambda trajectory: {"other": torch.ones(1)}}, "must fit the parameters"),
 ]

@@ -114,3 +114,9 @@ def test_largest_wrong_of_any_set(rng):
         if max(values, key=lambda v: x * v - lam * v * v) != w
     ]
     assert largest_wrong(weight, m, values, lam).item() == max(sizes)
+
+
+def test_a_right_zero_of_a_set_without_minus_one():
+    """Of 0 and 1, a zero whose M is negative is right."""
+    weight, m = tensor([0.0, 1.0], dtype=FLOAT), tensor([-5.0, -1.0], dtype=FLOAT)
+    assert largest_wrong(weight, m, (0.0, 1.0)).item() == 1

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 from torch.nn.functional import batch_norm, conv2d, max_pool2d
 
-from lowland.models import build, draw_norms, normalized_cnn, normalized_mlp
+from lowland.models import build, normalized_cnn, normalized_mlp
+from lowland.training import norm_layers
 
 # optimal_control.md section 5: weights, then scales and offsets, two numbers per channel
 COUNTS = [
@@ -68,13 +69,15 @@ def test_order_of_layers():
 
 def test_cnn_is_the_formula_written_out(rng):
     model = build("bn-cnn-3-7", in_shape=(2, 9, 8), classes=5).double()
-    draw_norms(model, rng)
+    for layer in norm_layers(model).values():
+        nn.init.normal_(layer.weight, generator=rng)
+        nn.init.normal_(layer.bias, generator=rng)
     named = dict(model.named_parameters())
     x = images = torch.rand(6, 2, 9, 8, dtype=torch.float64, generator=rng)
 
     def norm(x, name):
         scale, offset = named[f"{name}.weight"], named[f"{name}.bias"]
-        return batch_norm(x, None, None, scale, offset, training=True, eps=1e-4)
+        return batch_norm(x, None, None, scale, offset, training=True, eps=1e-5)
 
     for number in range(1, 7):
         x = conv2d(x, named[f"conv{number}.weight"], padding=1)
@@ -110,54 +113,13 @@ def test_shapes_and_seeds(name, in_shape, classes, rng):
     assert all(parameter.grad is not None for parameter in first.parameters())
 
 
-def test_norms_are_those_of_torch_until_they_are_drawn():
+def test_norms_are_those_of_torch():
     for name in ("bn-mlp-64-8-10", "bn-cnn-4"):
         for layer in build(name, in_shape=(1, 8, 8)).modules():
             if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
                 assert (layer.eps, layer.momentum) == (1e-5, 0.1)
                 assert (layer.weight == 1).all()
                 assert (layer.bias == 0).all()
-
-
-def test_drawn_norms_are_truncated_normal():
-    """Cut off at 2 the variance is 0.7737; mean and variance within five standard errors."""
-    model = normalized_mlp([4, 3000, 3000, 10])
-    before = [p.clone() for p in model.parameters() if p.ndim == 2]
-    model(torch.rand(3, 4, generator=torch.Generator().manual_seed(0)))  # moves the statistics
-    draw_norms(model, torch.Generator().manual_seed(1))
-    norms = [layer for layer in model if isinstance(layer, nn.BatchNorm1d)]
-    drawn = torch.cat([p.detach() for layer in norms for p in layer.parameters()]).double()
-    n, variance = len(drawn), 0.7737413
-    assert drawn.abs().max() <= 2
-    assert abs(drawn.mean()) < 5 * (variance / n) ** 0.5
-    assert abs(drawn.square().mean() - variance) < 5 * (drawn.square().var() / n) ** 0.5
-    assert not torch.equal(norms[0].weight, norms[0].bias)
-    for layer in norms:
-        assert (layer.eps, layer.momentum) == (1e-4, 0.1)
-        assert not layer.running_mean.any()
-        assert (layer.running_var == 1).all()
-    assert all(map(torch.equal, before, [p for p in model.parameters() if p.ndim == 2]))
-
-
-def test_drawn_norms_come_from_the_generator_alone():
-    before = torch.get_rng_state()
-    first, again = (
-        draw_norms(normalized_mlp([2, 5, 3]), torch.Generator().manual_seed(2)) for _ in range(2)
-    )
-    assert torch.equal(first.norm1.weight, again.norm1.weight)
-    torch.set_rng_state(before)
-    draw_norms(first, torch.Generator().manual_seed(3))
-    assert torch.equal(before, torch.get_rng_state())
-
-
-def test_the_running_variance_is_the_unbiased_one(rng):
-    """Torch's, larger than the official code's by n / (n - 1); the mean keeps 0.9."""
-    model = draw_norms(normalized_mlp([4, 3]).double(), rng)
-    x = torch.rand(5, 4, dtype=torch.float64, generator=rng)
-    z = x @ model.linear1.weight.T
-    model(x)
-    torch.testing.assert_close(model.norm1.running_mean, 0.1 * z.mean(0))
-    torch.testing.assert_close(model.norm1.running_var, 0.9 + 0.1 * z.var(0, unbiased=True))
 
 
 @pytest.mark.parametrize(
@@ -170,8 +132,6 @@ def test_the_running_variance_is_the_unbiased_one(rng):
         (lambda: build("bn-mlp-784-10", in_shape=(1, 8, 8)), "Take 'bn-mlp-64-10'"),
         (lambda: build("bn-mlp-64-9-10", classes=7), "Take 'bn-mlp-64-9-7'"),
         (lambda: build("bn-cnn-128x2"), "Did you mean bn-cnn-128"),
-        (lambda: draw_norms(nn.ReLU(), torch.Generator(), eps=0.0), "eps must be a positive"),
-        (lambda: draw_norms(nn.ReLU(), torch.Generator(), momentum=0.0), r"momentum must lie in"),
     ],
 )
 def test_impossible_networks_meet_a_sentence(make, message):

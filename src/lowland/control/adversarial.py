@@ -51,7 +51,7 @@ def pgd_perturbation(
     Source:
         Madry et al., ICLR 2018, Section 2.1.
     """
-    check(inputs, eps, step_size, bounds, steps=steps)
+    check_attack(inputs, eps, step_size, bounds, steps=steps)
     eta = start(inputs, eps, bounds, generator)
     with kept_mode(model):
         model.eval()
@@ -111,7 +111,7 @@ def yopo_step(
     Source:
         Zhang et al., NeurIPS 2019, Algorithm 1; but the mean over the m passes, not their sum.
     """
-    check(inputs, eps, step_size, bounds, full_steps=full_steps, inner_steps=inner_steps)
+    check_attack(inputs, eps, step_size, bounds, full_steps=full_steps, inner_steps=inner_steps)
     eta = start(inputs, eps, bounds, generator)
     total = torch.zeros((), device=inputs.device)
     for _ in range(full_steps):
@@ -132,7 +132,7 @@ def yopo_step(
     return eta, total
 
 
-def check(inputs: Tensor, eps: float, step_size: float, bounds: Any, **counts: int) -> None:
+def check_attack(inputs: Tensor, eps: float, step_size: float, bounds: Any, **counts: int) -> None:
     """Refuse inputs without a gradient or out of bounds, and numbers out of range."""
     if not inputs.is_floating_point():
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What the optimizer of discrete weights refuses: settings, weights, gradients."""
+"""What methods for discrete weights refuse: settings, weights, gradients."""
 
 from collections.abc import Sequence
 from math import isfinite
@@ -9,29 +9,37 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "check_alpha",
+    "check_choice",
     "check_gradients",
     "check_group",
-    "check_set",
-    "check_settings",
+    "check_inside",
     "check_share",
     "check_values",
+    "check_type",
     "check_weight",
     "parameter_name",
 ]
 
 
-def check_gradients(gradients: list[Any], names: list[str]) -> None:
+def check_gradients(groups: list[dict[str, Any]]) -> None:
     """Refuse gradients from which no sign can be read; one wait for the device."""
-    for gradient, name in zip(gradients, names, strict=True):
+    named = [
+        (weight.grad, parameter_name(group, index))
+        for group in groups
+        for index, weight in enumerate(group["params"])
+        if weight.grad is not None
+    ]
+    for gradient, name in named:
         if gradient.layout is not torch.strided:
             raise ValueError(
                 f"gradients must be dense; {name} has a {gradient.layout} one. "
                 "Build the embedding with sparse=False."
             )
-    if not gradients:
+    if not named:
         return
-    sums = torch.stack([gradient.sum(dtype=torch.float32) for gradient in gradients])
-    for total, name in zip(sums.tolist(), names, strict=True):
+    sums = torch.stack([gradient.sum(dtype=torch.float32) for gradient, _ in named])
+    for total, (_, name) in zip(sums.tolist(), named, strict=True):
         if not isfinite(total):
             raise FloatingPointError(
                 f"gradients must be finite; that of {name} is not. Nothing was changed. With a "
@@ -45,28 +53,50 @@ def check_group(group: dict[str, Any]) -> None:
     group["values"] = values = check_values(group["values"])
     if group["rho"] is None:
         group["rho"] = 0.5 if len(values) == 2 else 0.25
-    check_settings(group)
+    check_choice(group["lam"], group["rho"], group["threshold"])
+    check_alpha(group["alpha"])
+    if group["rho"] > 1 and group["threshold"] == "relative":
+        warn(
+            f"rho = {group['rho']} is above 1: with the relative threshold no weight will ever "
+            'change. Take rho below 1, or threshold="absolute".',
+            stacklevel=5,
+        )
     for index, weight in enumerate(group["params"]):
         check_weight(weight, values, parameter_name(group, index))
 
 
-def check_settings(group: dict[str, Any]) -> None:
-    """Check rho, alpha, lambda and the threshold."""
-    rho, alpha, lam = group["rho"], group["alpha"], group["lam"]
-    if group["threshold"] not in ("relative", "absolute"):
-        raise ValueError(f'threshold must be "relative" or "absolute"; got {group["threshold"]!r}.')
-    if not (rho >= 0 and isfinite(rho)):
-        raise ValueError(f"rho, the penalty on a move, must be finite and at least 0; got {rho}.")
-    if rho > 1 and group["threshold"] == "relative":
-        warn(
-            f"rho = {rho} is above 1: with the relative threshold no weight will ever change. "
-            'Take rho below 1, or threshold="absolute".',
-            stacklevel=5,
+def check_choice(
+    lam: float, rho: float, threshold: str = "absolute", layers_per_step: int | None = None
+) -> None:
+    """Refuse settings of a rule that mean nothing.
+
+    Args:
+        lam: Must be finite and at least 0.
+        rho: The same.
+        threshold: Must be one of the two.
+        layers_per_step: Must be a whole number, at least 1, or None.
+
+    Raises:
+        ValueError: If one is not so.
+    """
+    if threshold not in ("relative", "absolute"):
+        raise ValueError(f'threshold must be "relative" or "absolute"; got {threshold!r}.')
+    for name, number in (
+        ("rho, the penalty on a move,", rho),
+        ("lam, the price of a weight,", lam),
+    ):
+        if not (number >= 0 and isfinite(number)):
+            raise ValueError(f"{name} must be finite and at least 0; got {number}.")
+    if layers_per_step is not None and (layers_per_step < 1 or layers_per_step % 1):
+        raise ValueError(
+            f"layers_per_step must be a whole number above 0, or None; got {layers_per_step}."
         )
+
+
+def check_alpha(alpha: float) -> None:
+    """Check the keep rate of an average."""
     if not 0 <= alpha < 1:
         raise ValueError(f"alpha, the keep rate of the average, must be in [0, 1); got {alpha}.")
-    if not (lam >= 0 and isfinite(lam)):
-        raise ValueError(f"lam, the price of a weight, must be finite and at least 0; got {lam}.")
 
 
 def check_values(values: Sequence[float]) -> tuple[float, ...]:
@@ -104,18 +134,23 @@ def check_weight(weight: Tensor, values: tuple[float, ...], name: str) -> None:
             f"{name} must require a gradient, from which M is read; call requires_grad_(True), "
             "leave it out, or use lowland.control.explicit_step, which needs no gradient in it."
         )
-    allowed = check_set(weight, values, name)
-    outside = ~torch.isin(weight.detach(), allowed)
+    check_inside(weight, values, name)
+
+
+def check_inside(weight: Tensor, values: tuple[float, ...], name: str) -> None:
+    """Refuse a weight that is not in its set."""
+    weight = weight.detach()
+    outside = ~torch.isin(weight, check_type(weight, values, name))
     if outside.any():
         raise ValueError(
             f"every weight must be one of {values}; {name} has {outside.sum()} others, for "
-            f"instance {weight.detach()[outside][0].item():.6g}. Call "
-            "lowland.control.discretize(model, values) first, and give this optimizer "
-            "discrete_parameters(model) and any other one float_parameters(model) alone."
+            f"instance {weight[outside][0].item():.6g}. Call "
+            "lowland.control.discretize(model, values) first, and give other optimizers "
+            "float_parameters(model) alone."
         )
 
 
-def check_set(weight: Tensor, values: tuple[float, ...], name: str) -> Tensor:
+def check_type(weight: Tensor, values: tuple[float, ...], name: str) -> Tensor:
     """Give the set in the type of a weight; refuse one that this type cannot hold."""
     allowed = weight.new_tensor(values)
     if not allowed.isfinite().all() or len(allowed.unique()) < len(values):

@@ -1,20 +1,22 @@
 """Choose discrete weights by their rule, tensor by tensor, and refuse what cannot be chosen."""
 
 from collections.abc import Sequence
-from math import isfinite
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lowland.control.checks import check_values
+from lowland.control.checks import check_inside, check_values
 from lowland.control.held import apply_rule, smallest_gap
 from lowland.control.marks import values_of
 from lowland.control.rules import largest_wrong
 
-__all__ = ["check_choice", "choose_values", "discrete_weights", "drawn"]
+__all__ = ["choose_values", "discrete_weights", "drawn"]
 
 LINEAR = (nn.Linear, nn.Bilinear, nn.Embedding, nn.modules.conv._ConvNd)
+
+Item = TypeVar("Item")
 
 
 def choose_values(
@@ -47,32 +49,6 @@ def choose_values(
     if threshold == "relative":
         penalty = rho * largest_wrong(weight, product, found, lam).item() / smallest_gap(found)
     return apply_rule(weight.to(product.dtype), product, found, penalty, lam).to(weight.dtype)
-
-
-def check_choice(
-    lam: float, rho: float, threshold: str = "absolute", layers_per_step: int | None = None
-) -> None:
-    """Refuse settings of a rule that mean nothing.
-
-    Args:
-        lam: Must be finite and at least 0.
-        rho: The same.
-        threshold: Must be one of the two.
-        layers_per_step: Must be at least 1, or None.
-
-    Raises:
-        ValueError: If one is not so.
-    """
-    for name, number in (
-        ("lam, the price of a weight,", lam),
-        ("rho, the penalty on a move,", rho),
-    ):
-        if not (number >= 0 and isfinite(number)):
-            raise ValueError(f"{name} must be finite and at least 0; got {number}.")
-    if threshold not in ("absolute", "relative"):
-        raise ValueError(f'threshold must be "absolute" or "relative"; got {threshold!r}.')
-    if layers_per_step is not None and layers_per_step < 1:
-        raise ValueError(f"layers_per_step must be at least 1 or None; got {layers_per_step}.")
 
 
 def discrete_weights(
@@ -114,29 +90,22 @@ def discrete_weights(
             f"chosen from values; {type(model).__name__} has none."
         )
     for name, own in found.items():
-        weight = model.get_parameter(name).detach()
-        outside = ~torch.isin(weight, weight.new_tensor(own))
-        if outside.any():
-            raise ValueError(
-                f"every weight must be one of {own}; {name} has {int(outside.sum())} others, for "
-                f"instance {weight[outside][0].item():.6g}. Call "
-                "lowland.control.discretize(model, values) first."
-            )
+        check_inside(model.get_parameter(name), own, name)
     return found
 
 
-def drawn(names: Sequence[str], count: int | None, draws: torch.Generator) -> tuple[str, ...]:
-    """Draw some names, in their order.
+def drawn(items: Sequence[Item], count: int | None, draws: torch.Generator) -> list[Item]:
+    """Draw some items, and leave them in their order.
 
     Args:
-        names: All names.
+        items: All of them.
         count: How many; None for all.
-        draws: Source of randomness.
+        draws: Source of randomness; not used if all are taken.
 
     Returns:
-        The names drawn.
+        The items drawn.
     """
-    if count is None or count >= len(names):
-        return tuple(names)
-    chosen: list[int] = torch.randperm(len(names), generator=draws)[:count].tolist()
-    return tuple(names[i] for i in sorted(chosen))
+    if count is None or count >= len(items):
+        return list(items)
+    chosen: list[int] = torch.randperm(len(items), generator=draws)[:count].tolist()
+    return [items[i] for i in sorted(chosen)]

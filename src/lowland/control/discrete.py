@@ -8,19 +8,19 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lowland.control.checks import (
+    check_choice,
     check_gradients,
     check_group,
     check_share,
     check_weight,
     parameter_name,
 )
-from lowland.control.held import BINARY, TERNARY, Held
+from lowland.control.choice import drawn
+from lowland.control.held import BINARY, TERNARY, Held, average_type
 from lowland.control.schedules import Schedule, described
 from lowland.control.sparsity import price_of_share
 
 __all__ = ["BINARY", "TERNARY", "DiscreteMSA"]
-
-FINE_GAMMA = 1e-5  # below it an increment is a few units in the last place of a float32 average
 
 
 class DiscreteMSA(Optimizer):
@@ -92,10 +92,7 @@ class DiscreteMSA(Optimizer):
         seed: int = 0,
     ) -> None:
         """Check the groups, and that every weight lies in its set."""
-        if layers_per_step is not None and (layers_per_step < 1 or layers_per_step % 1):
-            raise ValueError(
-                f"layers_per_step must be a whole number above 0, or None; got {layers_per_step}."
-            )
+        check_choice(0.0, 0.0, layers_per_step=layers_per_step)
         if not callable(target_nonzero) and target_nonzero is not None:
             check_share(target_nonzero)
         if schedule is not None and not callable(schedule):
@@ -137,14 +134,14 @@ class DiscreteMSA(Optimizer):
         group = self.param_groups[-1]
         try:
             check_group(group)
+            if self.target_nonzero is not None and group["values"] != TERNARY:
+                raise ValueError(
+                    f"target_nonzero needs the values (-1, 0, 1); got {group['values']}. Give the "
+                    "other weights an optimizer of their own."
+                )
         except (ValueError, TypeError):
             self.param_groups.pop()
             raise
-        if self.target_nonzero is not None and group["values"] != TERNARY:
-            raise ValueError(
-                f"target_nonzero needs the values (-1, 0, 1); got {group['values']}. Give the "
-                "other weights an optimizer of their own."
-            )
 
     @property
     def gamma(self) -> float:
@@ -191,11 +188,11 @@ class DiscreteMSA(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        check_gradients(self.param_groups)
         held = self.held()
         for one in held:
             if self.versions.get(one.weight, one.weight._version) != one.weight._version:
                 check_weight(one.weight, one.group["values"], one.name)  # someone else wrote it
-        check_gradients([one.gradient for one in held], [one.name for one in held])
         # Largest wrong weights first, all read at once: one wait for the device.
         wrong = [one.accumulate(self.gamma_of(one.group)) for one in held]
         sizes = torch.stack(wrong).tolist() if wrong else []
@@ -212,14 +209,15 @@ class DiscreteMSA(Optimizer):
 
     def held(self) -> list[Held]:
         """Collect the weights that have a gradient."""
-        return [
-            Held(group, weight, self.gradient_of(weight), self.average(weight, gamma), name)
-            for group in self.param_groups
-            for gamma in [self.gamma_of(group)]
-            for index, weight in enumerate(group["params"])
-            if weight.grad is not None
-            for name in [parameter_name(group, index)]
-        ]
+        held = []
+        for group in self.param_groups:
+            gamma = self.gamma_of(group)
+            for index, weight in enumerate(group["params"]):
+                if weight.grad is not None:
+                    gradient, average = self.gradient_of(weight), self.average(weight, gamma)
+                    name = parameter_name(group, index)
+                    held.append(Held(group, weight, gradient, average, name))
+        return held
 
     def gradient_of(self, weight: Tensor) -> Tensor:
         """Give the gradient that is averaged."""
@@ -235,9 +233,7 @@ class DiscreteMSA(Optimizer):
     def average(self, weight: Tensor, gamma: float) -> Tensor:
         """Give the moving average of a weight, in a type that holds its next increment."""
         state = self.state[weight]
-        kind = torch.promote_types(weight.dtype, torch.float32)
-        if 0 < gamma < FINE_GAMMA:
-            kind = torch.float64
+        kind = average_type(weight, gamma)
         if "average" not in state:
             state["average"] = torch.zeros_like(
                 weight, dtype=kind, memory_format=torch.contiguous_format
@@ -251,8 +247,7 @@ class DiscreteMSA(Optimizer):
         if self.layers_per_step is None or not held:
             return held
         draws = torch.Generator().manual_seed(self.seed * 1_000_003 + held[0].group["steps"])
-        order = torch.randperm(len(held), generator=draws)[: self.layers_per_step]
-        return [held[i] for i in sorted(order.tolist())]
+        return drawn(held, self.layers_per_step, draws)
 
     def price(self, held: list[Held]) -> float | None:
         """Find the lambda that leaves the wanted share of weights nonzero."""

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils import parametrize
 
-from lowland.control.checks import check_set, check_values
+from lowland.control.checks import check_type, check_values
 from lowland.control.discrete import BINARY
 from lowland.control.marks import mark, values_of
 from lowland.errors import UnsupportedModelError
@@ -36,10 +36,13 @@ class RowScale(nn.Module):
     Args:
         weight: The weight; its scales start at one over the root of the row's number of weights.
         axis: Axis of the rows (outputs): 0, or 1 for transposed convolutions.
+
+    Source:
+        Ours; the start keeps outputs at the size of the inputs.
     """
 
     def __init__(self, weight: Tensor, axis: int = 0) -> None:
-        """Start with outputs of the size of the inputs."""
+        """Start with one scale per row."""
         super().__init__()
         rows = weight.shape[axis]
         shape = [1] * weight.ndim
@@ -108,7 +111,7 @@ def discretize(
         )
     for path, module, name in targets:
         check_padding(path, module, found)
-        check_set(getattr(module, name), found, path)
+        check_type(getattr(module, name), found, path)
     for path, module, name in targets:
         weight = getattr(module, name)
         draws = generator(seed, "discretize", path, name)
@@ -210,7 +213,7 @@ def warn_of_bare_layers(model: nn.Module) -> None:
             f"no normalization follows {', '.join(bare)} (in the order of registration): sums of "
             "weights of size one grow as the root of their number. Add a norm, pass "
             "row_scale=True, or skip these layers.",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
@@ -224,6 +227,9 @@ def describe(model: nn.Module) -> str:
         A row per layer with parameters: its set ("not in" where somebody else wrote a weight),
         nonzero share, discrete weights, float parameters, bits per weight, and bytes when packed
         (one bit for two values, two for three or four) against bytes as float32.
+
+    Source:
+        Ours; specification section 9.
     """
     found = values_of(model)
     rows = [["layer", "values", "nonzero", "weights", "floats", "bits", "bytes", "float32"]]

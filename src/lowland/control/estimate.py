@@ -206,7 +206,8 @@ def directions(
     for k, move in enumerate(moves):
         for number in range(move[0].numel() if by_row else move.numel()):
             rows = [torch.zeros(move.shape, dtype=move.dtype, device=move.device) for move in moves]
-            (rows[k].view(len(move), -1)[:, number] if by_row else rows[k].view(-1)[number]).fill_(
-                1
-            )
+            if by_row:
+                rows[k].view(len(move), -1)[:, number] = 1
+            else:
+                rows[k].view(-1)[number] = 1
             yield 1.0, rows

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lowland.control.choice import check_choice, choose_values, discrete_weights
+from lowland.control.checks import check_alpha, check_choice
+from lowland.control.choice import choose_values, discrete_weights
 from lowland.control.full_batch import products_of
 from lowland.control.hamiltonian import hamiltonian_gradients
+from lowland.control.held import average_type
 from lowland.control.trajectory import states_and_costates
 
 __all__ = ["ExplicitStep", "explicit_step"]
-
-FINE_GAMMA = 1e-5  # as for DiscreteMSA: below it the average is kept in float64
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,7 @@ def explicit_step(
         ([[-3.0, -1.5]], [[-1.0, 1.0]])
     """
     check_choice(lam, rho, threshold)
-    if not 0 <= alpha < 1:
-        raise ValueError(f"alpha, the keep rate of the average, must be in [0, 1); got {alpha}.")
+    check_alpha(alpha)
     sets = discrete_weights(model, values)
     weights = {name: model.get_parameter(name).detach() for name in sets}
     gamma = 1.0 - alpha
@@ -145,8 +144,7 @@ def start_of(
         )
     found = {}
     for name, weight in weights.items():
-        kind = torch.promote_types(weight.dtype, torch.float32)
-        kind = torch.float64 if 0 < gamma < FINE_GAMMA else kind
+        kind = average_type(weight, gamma)
         old = averages.get(name)
         if old is None:
             found[name] = torch.zeros_like(weight, dtype=kind)

@@ -1,6 +1,5 @@
 """One discrete weight in one step: average, penalty, rule, in blocks that stay in the cache."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -10,10 +9,11 @@ from torch import Tensor
 
 from lowland.control.rules import binary_rule, finite_set_rule, largest_wrong, ternary_rule
 
-__all__ = ["BINARY", "TERNARY", "Held", "apply_rule", "smallest_gap"]
+__all__ = ["BINARY", "TERNARY", "Held", "apply_rule", "average_type", "smallest_gap"]
 
 BINARY, TERNARY = (-1.0, 1.0), (-1.0, 0.0, 1.0)
 BLOCK = 2**16  # numbers; their temporaries fit in the cache of one core
+FINE_GAMMA = 1e-5  # below it an increment is a few units in the last place of a float32 average
 
 
 @dataclass
@@ -40,13 +40,15 @@ class Held:
     lam: float = 0.0
     is_right: bool = False
 
-    def blocks(self, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-        """Cut tensors of the weight's shape into flat blocks; on a GPU they stay whole."""
-        flat = [tensor.detach().reshape(-1) for tensor in tensors]
+    def __post_init__(self) -> None:
+        """Cut weight, average and gradient into flat blocks; on a GPU they stay whole."""
+        whole = self.weight.detach()
+        self.flat_weight = whole.reshape(-1)  # a copy where the weight is not contiguous
+        parts = self.flat_weight, self.average.view(-1), self.gradient.reshape(-1)
         if self.weight.numel() <= BLOCK or self.weight.device.type != "cpu":
-            yield tuple(flat)
+            self.blocks = [parts]
         else:
-            yield from zip(*(tensor.split(BLOCK) for tensor in flat), strict=True)
+            self.blocks = list(zip(*(tensor.split(BLOCK) for tensor in parts), strict=True))
 
     def accumulate(self, gamma: float) -> Tensor:
         """Update the average, and find the largest of it among the wrong weights.
@@ -60,7 +62,7 @@ class Held:
         values, group = self.group["values"], self.group
         lam = 0.0 if group["lam_relative"] else group["lam"]
         found = []
-        for average, gradient, weight in self.blocks(self.average, self.gradient, self.weight):
+        for weight, average, gradient in self.blocks:
             average.mul_(1 - gamma).add_(gradient, alpha=-gamma)
             if group["threshold"] == "relative":
                 found.append(largest_wrong(weight, average, values, lam))
@@ -91,13 +93,11 @@ class Held:
         if self.is_right and price is None:
             return
         lam = self.lam if price is None else price
-        whole = self.weight.is_contiguous()
-        target = self.weight if whole else self.weight.contiguous()
-        for weight, average in self.blocks(target, self.average):
+        for weight, average, _ in self.blocks:
             new = apply_rule(weight.to(average.dtype), average, self.group["values"], self.rho, lam)
             weight.copy_(new)
-        if not whole:
-            self.weight.copy_(target)
+        if not self.weight.is_contiguous():
+            self.weight.copy_(self.flat_weight.view(self.weight.shape))
 
 
 def apply_rule(
@@ -120,6 +120,21 @@ def apply_rule(
     if values == TERNARY:
         return ternary_rule(weight, average, rho, lam)
     return finite_set_rule(weight, average, values, rho, lam)
+
+
+def average_type(weight: Tensor, gamma: float) -> torch.dtype:
+    """Choose the type of an average that holds its next increment.
+
+    Args:
+        weight: What is trained.
+        gamma: ``1 - alpha`` of the next step.
+
+    Returns:
+        That of the weight, but at least float32, and float64 below 1e-5.
+    """
+    if 0 < gamma < FINE_GAMMA:
+        return torch.float64
+    return torch.promote_types(weight.dtype, torch.float32)
 
 
 def smallest_gap(values: tuple[float, ...]) -> float:

@@ -62,7 +62,7 @@ class Layer:
         picks: Which of the tensors it returns are the values.
         is_training: The mode of the module.
         buffers: The module's buffers when it was called.
-        draws: State of the random generators when it was called, if it draws.
+        draws: States of the random generators when it was called; None if it does not draw.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Layer:
     picks: tuple[int, ...] = field(repr=False)
     is_training: bool = field(repr=False)
     buffers: dict[str, Tensor] = field(repr=False)
-    draws: Any = field(repr=False)
+    draws: tuple[Tensor, ...] | None = field(repr=False)
 
     def __call__(
         self, states: tuple[Tensor, ...], params: Mapping[str, Tensor]

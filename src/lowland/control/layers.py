@@ -59,6 +59,9 @@ def as_layers(model: nn.Module, inputs: Any) -> tuple[Layer, ...]:
 
     Raises:
         UnsupportedModelError: If a part of the forward pass cannot be seen.
+
+    Source:
+        Ours; activations, pooling and norms are layers too, specification section 2.
     """  # noqa: DOC502
     return tuple(record(model, inputs).layers)
 

@@ -49,6 +49,9 @@ def values_of(model: nn.Module) -> dict[str, tuple[float, ...]]:
     Returns:
         Values by the parameter's qualified name, in the order of ``named_parameters()``; a shared
         parameter has the name met first.
+
+    Source:
+        Ours.
     """
     marks = {
         f"{prefix}.{name}" if prefix else name: values
@@ -70,6 +73,9 @@ def discrete_parameters(model: nn.Module) -> list[dict[str, Any]]:
 
     Raises:
         ValueError: If the model has no discrete parameter.
+
+    Source:
+        Ours.
     """
     found = values_of(model)
     if not found:
@@ -96,6 +102,9 @@ def float_parameters(model: nn.Module) -> list[nn.Parameter]:
 
     Returns:
         What another optimizer should train: norms, biases, scales, skipped layers.
+
+    Source:
+        Ours.
     """
     found = values_of(model)
     return [p for name, p in model.named_parameters() if name not in found and p.requires_grad]
@@ -109,6 +118,9 @@ def nonzero_share(model: nn.Module) -> float:
 
     Returns:
         Nonzero over all discrete weights, 0 to 1; NaN without any.
+
+    Source:
+        Li & Hao, ICML 2018, who count batch norm too; see the README.
     """
     weights: list[Tensor] = [model.get_parameter(name).detach() for name in values_of(model)]
     total = sum(weight.numel() for weight in weights)

@@ -18,7 +18,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lowland.control.choice import check_choice, choose_values, discrete_weights, drawn
+from lowland.control.checks import check_choice
+from lowland.control.choice import choose_values, discrete_weights, drawn
 from lowland.control.full_batch import FullBatch
 from lowland.control.result import MSAResult
 from lowland.control.sweeps import as_result, checked_run, refuse_infinite, sweep
@@ -169,8 +170,8 @@ class Search:
         _, products = self.data.products(self.weights)
         refuse_infinite(products, "product M")
         trials = 0
-        together = drawn(list(self.weights), self.layers_per_step, self.draws)
-        for names in (together, *((name,) for name in self.weights)):
+        together = drawn([*self.weights], self.layers_per_step, self.draws)
+        for names in (together, *([name] for name in self.weights)):
             alone = len(names) == 1
             parts = [
                 Part(name, self.weights[name].detach(), products[name], self.sets[name], self.lam)

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lowland.control.choice import check_choice, choose_values, discrete_weights, drawn
+from lowland.control.checks import check_choice
+from lowland.control.choice import choose_values, discrete_weights, drawn
 from lowland.control.full_batch import FullBatch
 from lowland.control.hamiltonian import hamiltonian_gradients
 from lowland.control.result import MSAResult
@@ -126,7 +127,7 @@ def basic_msa(
         if layers_per_step is None:
             visits.note(weights)
         new = {}
-        for name in drawn(list(sets), layers_per_step, draws):
+        for name in drawn([*sets], layers_per_step, draws):
             new[name] = choose_values(
                 weights[name], seen[name], sets[name], lam=lam, rho=rho, threshold=threshold
             )

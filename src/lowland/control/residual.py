@@ -24,7 +24,7 @@ class Residual:
     Attributes:
         gap: :math:`\max_\varphi \sum_s H_t(\varphi) - \sum_s H_t(\theta) \ge 0` over the layer's
             discrete weights, in the unit of the loss; None if it has none.
-        gain: The largest share of the gap that one entry alone has.
+        gain: The largest part of the gap that one entry alone has, in the unit of the loss.
         changes: Share of the discrete entries that are not their own argmax; None if there is none.
         gradient: Euclidean norm of :math:`\sum_s \nabla_\theta H_t` in the layer's other controls;
             0 is the maximum principle's first-order condition for these.
@@ -119,17 +119,16 @@ def sets_of(
     """Say which weights are discrete, and check that they are in their sets."""
     if values is None:
         return {}
-    by_name = values if isinstance(values, Mapping) else dict.fromkeys(("",), values)
-    for allowed in by_name.values():
+    for allowed in values.values() if isinstance(values, Mapping) else [values]:
         if not len(allowed) or not torch.tensor([*map(float, allowed)]).isfinite().all():
             raise ValueError(f"values must be a set of finite numbers; got {tuple(allowed)}.")
     params = trajectory.params
     if not isinstance(values, Mapping):
-        linear = {name for layer in trajectory.layers for name in layer.parameters}
+        used = {name for layer in trajectory.layers for name in layer.parameters}
         return {
             name: values
             for name, weight in params.items()
-            if name in linear and weight.ndim > 1 and lies_in(weight, values)
+            if name in used and weight.ndim > 1 and lies_in(weight, values)
         }
     for name, allowed in values.items():
         if name not in params:

@@ -71,12 +71,12 @@ def ternary_rule(
         wanted = torch.where(average.abs() > limit, average.sign(), 0.0)
         return torch.where((average.abs() == limit) & (weight * average >= 0), weight, wanted)
     drive = torch.add(average, weight, alpha=2 * above(rho, average))
-    return hardshrink(drive, float(limit)).sign_()
+    return hardshrink(drive, limit).sign_()
 
 
-def above(rho: float | Tensor, average: Tensor) -> float:
+def above(rho: float, average: Tensor) -> float:
     """Round a penalty up by a unit in the last place, so that a tie keeps the weight."""
-    return float(rho) * (1 + torch.finfo(average.dtype).eps)
+    return rho * (1 + torch.finfo(average.dtype).eps)
 
 
 def finite_set_rule(
@@ -143,7 +143,7 @@ def largest_wrong(
         return average.new_zeros(())
     if set(values) == {-1.0, 1.0}:
         return -(weight * average).amin().clamp(max=0)
-    if set(values) <= {-1.0, 0.0, 1.0}:
+    if set(values) == {-1.0, 0.0, 1.0}:
         # |M| where the signs differ or the weight is 0, else 0; torch.where takes 50 times as long
         return average.abs().sub_((weight * average).relu_()).amax()
     wanted = finite_set_rule(weight, average, values, 0.0, lam)

@@ -1,10 +1,11 @@
-"""How the average slows down and the nonzero share falls in the course of a run."""
+"""How average and learning rates slow down and the nonzero share falls along a run."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import cos, pi
 
-__all__ = ["Annealing", "NonzeroSchedule", "PerEpoch", "Schedule", "annealing", "described",
-           "nonzero_schedule", "per_epoch"]  # fmt: skip
+__all__ = ["Annealing", "NonzeroSchedule", "PerEpoch", "Schedule", "annealing", "cosine",
+           "described", "nonzero_schedule", "per_epoch"]  # fmt: skip
 
 Schedule = Callable[[int], float]
 
@@ -102,6 +103,21 @@ def annealing(steps: int, final: float = 0.04) -> Annealing:
         Ours: 0.9 per epoch over the 30 epochs of the digits.
     """
     return Annealing(max(1, steps), final)
+
+
+def cosine(steps: int) -> Schedule:
+    """Let a learning rate fall along half a cosine, from 1 to 0.
+
+    Args:
+        steps: Of the run.
+
+    Returns:
+        The factor as a function of the step.
+
+    Source:
+        Loshchilov & Hutter, ICLR 2017, Eq. (5), without restarts.
+    """
+    return lambda step: 0.5 + 0.5 * cos(pi * min(1.0, step / max(1, steps)))
 
 
 def nonzero_schedule(

@@ -19,6 +19,9 @@ class Together(Optimizer):
         discrete: Of the discrete weights.
         floats: Of the others, None if there are none.
         factor: Step number, from 0, to a factor on the learning rates of ``floats``.
+
+    Source:
+        Ours; gradients are averaged before the rule, specification section 8.
     """
 
     def __init__(

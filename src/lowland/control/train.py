@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from math import cos, pi
 from pathlib import Path
 from typing import Any
 from warnings import warn
@@ -22,7 +21,7 @@ from lowland.control.marks import (
     values_of,
 )
 from lowland.control.result import MSAResult
-from lowland.control.schedules import annealing, nonzero_schedule, per_epoch
+from lowland.control.schedules import annealing, cosine, nonzero_schedule, per_epoch
 from lowland.control.together import Together
 from lowland.errors import NoEffectWarning
 from lowland.results import Status
@@ -226,11 +225,6 @@ def run_length(batches: Any, epochs: int | None, steps: int | None) -> tuple[int
     return (epochs or 1) * per_pass, per_pass
 
 
-def cosine(steps: int) -> Callable[[int], float]:
-    """Let a learning rate fall along half a cosine."""
-    return lambda step: 0.5 + 0.5 * cos(pi * min(1.0, step / max(1, steps)))
-
-
 @torch.no_grad()
 def use_paper_norms(model: nn.Module, seed: int) -> None:
     """Set batch norms as the authors do, in place."""
@@ -306,5 +300,5 @@ def warn_of_idle(optimizer: DiscreteMSA) -> None:
             f"no gradient ever reached {', '.join(idle)}; they are as they were drawn. Is the "
             "layer used, and is what follows it differentiable?",
             NoEffectWarning,
-            stacklevel=3,
+            stacklevel=4,
         )

@@ -6,7 +6,7 @@ Any ``nn.Module`` works with the rest of the library; these are the ones that th
 from lowland.models.convolutional import cnn
 from lowland.models.dense import densenet
 from lowland.models.names import build
-from lowland.models.normalized import draw_norms, normalized_cnn, normalized_mlp
+from lowland.models.normalized import normalized_cnn, normalized_mlp
 from lowland.models.perceptron import mlp
 from lowland.models.recurrent import lstm
 from lowland.models.residual import resnet
@@ -17,7 +17,6 @@ __all__ = [
     "build",
     "cnn",
     "densenet",
-    "draw_norms",
     "initialize",
     "lstm",
     "mlp",

@@ -2,14 +2,12 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from math import isfinite
 
-import torch
-from torch import Generator, nn
+from torch import nn
 
 from lowland.models.shapes import channels_and_size
 
-__all__ = ["draw_norms", "normalized_cnn", "normalized_mlp"]
+__all__ = ["normalized_cnn", "normalized_mlp"]
 
 STAGES = 3  # each of two convolutions and one halving of the image; widths W, 2 W, 4 W
 
@@ -99,45 +97,3 @@ def dense(widths: Sequence[int]) -> OrderedDict[str, nn.Module]:
         if number < len(widths) - 1:
             layers[f"relu{number}"] = nn.ReLU()
     return layers
-
-
-@torch.no_grad()
-def draw_norms(
-    model: nn.Module, generator: Generator, *, eps: float = 1e-4, momentum: float = 0.1
-) -> nn.Module:
-    """Give batch norms the settings of the official code of Li & Hao, with random scales.
-
-    Scales and offsets are drawn from the normal distribution cut off at two standard deviations,
-    on the CPU and in the order of ``model.modules()``; half of the scales are negative. Running
-    statistics start at mean 0 and variance 1. What stays torch's own: the running variance is the
-    unbiased one of the batch, larger by ``n / (n - 1)`` for ``n`` values per channel (1 % for 100
-    examples of a linear layer) than the biased one of the official code.
-
-    Args:
-        model: Changed in place; layers that are no batch norm are left as they are.
-        generator: Source of randomness, on the CPU.
-        eps: Added to the variance.
-        momentum: Share of the newest batch in the running statistics: 1 minus the keep rate.
-
-    Returns:
-        The model.
-
-    Raises:
-        ValueError: If ``eps`` is not positive or ``momentum`` lies outside of ``(0, 1]``.
-
-    Source:
-        Li & Hao, ICML 2018, official code.
-    """
-    if not (eps > 0 and isfinite(eps)):
-        raise ValueError(f"eps must be a positive number; got {eps}. Take 1e-4.")
-    if not 0 < momentum <= 1:
-        raise ValueError(f"momentum must lie in (0, 1]; got {momentum}. Take 0.1.")
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.eps, module.momentum = eps, momentum
-            module.reset_running_stats()
-            for parameter in module.parameters(recurse=False):
-                drawn = torch.empty(parameter.shape, dtype=parameter.dtype)
-                nn.init.trunc_normal_(drawn, a=-2, b=2, generator=generator)
-                parameter.copy_(drawn)
-    return model

@@ -9,13 +9,19 @@ import torch
 from torch import Tensor, float64, nn
 from torch.optim import Adam
 
-from lowland.control.discrete import DiscreteMSA
-from lowland.control.discretize import discretize
-from lowland.control.estimate import error_estimate
-from lowland.control.explicit import explicit_step
-from lowland.control.marks import discrete_parameters, float_parameters, values_of
-from lowland.control.msa import basic_msa
-from lowland.control.trajectory import Trajectory, control_products, states_and_costates
+from lowland.control import (
+    DiscreteMSA,
+    Trajectory,
+    basic_msa,
+    control_products,
+    discrete_parameters,
+    discretize,
+    error_estimate,
+    explicit_step,
+    float_parameters,
+    states_and_costates,
+    values_of,
+)
 from lowland.problems.linear_quadratic import (
     LinearQuadratic,
     double_integrator,

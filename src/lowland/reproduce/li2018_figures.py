@@ -118,9 +118,9 @@ def accuracy(runs: Runs, task: str, part: str) -> dict[str, Any] | None:
     return lines(
         f"{part}-accuracy-{task}",
         f"{TITLES.get(task, task)}: {WORDS[part]} accuracy by epoch",
-        "Mean and range over the seeds, with the running statistics of batch norm as they are in "
-        "training: where weights jump they lag behind. The tables give the accuracy after "
-        "these statistics have been taken anew, at the end.",
+        "Mean and range over the seeds. In our settings discrete MSA takes the statistics of batch "
+        "norm anew before every evaluation; its published settings and the comparators keep "
+        "running averages, which lag behind weights that jump.",
         "passes over the training images",
         f"{WORDS[part]} accuracy (%)",
         [one for one in shown if one],
@@ -288,7 +288,8 @@ def differences() -> dict[str, Any]:
         "0, Adam at 0.01 falls along half a cosine, 1 - alpha falls to 1/25 over the run, and "
         "batch-norm statistics are taken anew over training images after the last update, for "
         "every method alike. The specification's prototype kept running averages and a constant "
-        "rate. Accuracies by epoch are with running averages.\n\n"
+        "rate. Accuracies by epoch are with running averages for the comparators and the "
+        "published settings.\n\n"
         "Comparators have the same network, batch norm after the last layer, loss, batches and "
         "epochs. Their learning rates, and Bop's threshold, were chosen by training loss on a seed "
         "that is not reported (100), from two to four values each.\n\n"

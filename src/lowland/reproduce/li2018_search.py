@@ -11,16 +11,21 @@ from jaxtyping import Float
 from torch import Tensor, float64, nn
 from torch.optim import Adam
 
+from lowland.control import (
+    DiscreteMSA,
+    basic_msa,
+    control_products,
+    discrete_parameters,
+    discretize,
+    error_estimate,
+    float_parameters,
+    maximum_principle_residual,
+    monotone_msa,
+    squared_hinge,
+    states_and_costates,
+    values_of,
+)
 from lowland.control.choice import choose_values
-from lowland.control.discrete import DiscreteMSA
-from lowland.control.discretize import discretize
-from lowland.control.estimate import error_estimate
-from lowland.control.losses import squared_hinge
-from lowland.control.marks import discrete_parameters, float_parameters, values_of
-from lowland.control.monotone import monotone_msa
-from lowland.control.msa import basic_msa
-from lowland.control.residual import maximum_principle_residual
-from lowland.control.trajectory import control_products, states_and_costates
 from lowland.data import Batches, load
 from lowland.models import build
 from lowland.reproduce.li2018_settings import BINARY, Search
@@ -251,7 +256,7 @@ def look_at_principle(search: Search, images: Tensor, labels: Tensor) -> list[di
     while True:
         for batch, classes in batches:
             if step in search.looks:
-                looks.append({"step": step} | look(model, inputs, target))
+                looks.append({"step": step} | measure_principle(model, inputs, target))
             if step >= max(search.looks):
                 return looks
             rule.zero_grad()
@@ -262,7 +267,7 @@ def look_at_principle(search: Search, images: Tensor, labels: Tensor) -> list[di
             step += 1
 
 
-def look(model: nn.Module, inputs: Tensor, target: Tensor) -> dict[str, Any]:
+def measure_principle(model: nn.Module, inputs: Tensor, target: Tensor) -> dict[str, Any]:
     """Measure residual and error estimate at the present weights."""
     trajectory = states_and_costates(model, squared_hinge, inputs, target)
     sets = values_of(model)

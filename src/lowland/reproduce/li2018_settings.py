@@ -254,7 +254,7 @@ def hour() -> Settings:
         "cifar10",
         "bn-cnn-32-256",
         10,
-        (Arm("binary"), Arm("ternary", values=TERNARY, lam=1e-5)),
+        (Arm("binary"), Arm("ternary", values=TERNARY, lam=1e-5), dial),
         held_out=5000,
         measured=5000,
     )

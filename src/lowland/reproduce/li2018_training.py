@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from math import cos, pi
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +12,22 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from lowland.control.comparators import (
+from lowland.control import (
     BinaryConnect,
+    DiscreteMSA,
     TernaryWeightNetwork,
+    Together,
+    annealing,
+    discrete_parameters,
+    discretize,
+    float_parameters,
     glorot_learning_rates,
+    nonzero_share,
+    squared_hinge,
+    train_msa,
     use_latent_weights,
 )
-from lowland.control.discrete import DiscreteMSA
-from lowland.control.discretize import discretize
-from lowland.control.losses import squared_hinge
-from lowland.control.marks import discrete_parameters, float_parameters, nonzero_share
-from lowland.control.together import Together
-from lowland.control.train import annealing, train_msa
+from lowland.control.schedules import cosine
 from lowland.data import Batches, load
 from lowland.models import build
 from lowland.reproduce.li2018_settings import Arm, Task
@@ -238,8 +241,10 @@ def train_arm(
     for part, where in (("train", measured), ("test", tests)):
         value = evaluate(model, loss_fn, where)
         found |= {f"{part}_loss": value.loss, f"{part}_accuracy": percent(value.error)}
-    curve = [short(row) for row in result.curve]
-    return plain(found | {"curve": curve} | best(curve, [] if log is None else log.rows()))
+    curve = [curve_row(row) for row in result.curve]
+    return plain(
+        found | {"curve": curve} | best_by_validation(curve, [] if log is None else log.rows())
+    )
 
 
 def by_msa(
@@ -265,7 +270,7 @@ def percent(error: float | None) -> float | None:
     return None if error is None else 100 * (1 - error)
 
 
-def short(row: dict[str, Any]) -> dict[str, Any]:
+def curve_row(row: dict[str, Any]) -> dict[str, Any]:
     """What a row of a curve says that the report needs."""
     return {
         "step": row["step"],
@@ -304,15 +309,17 @@ class Validation:
     def rows(self) -> list[dict[str, Any]]:
         """Read what was measured; a step that was run twice counts once."""
         lines = self.file.read_text().splitlines() if self.file.exists() else []
-        return [*{row["step"]: row for row in map(json.loads, whole(lines))}.values()]
+        return [*{row["step"]: row for row in map(json.loads, complete(lines))}.values()]
 
 
-def whole(lines: list[str]) -> Iterator[str]:
+def complete(lines: list[str]) -> Iterator[str]:
     """Leave out lines that a kill cut off."""
     yield from (line for line in lines if line.startswith("{") and line.endswith("}"))
 
 
-def best(curve: list[dict[str, Any]], validation: list[dict[str, Any]]) -> dict[str, Any]:
+def best_by_validation(
+    curve: list[dict[str, Any]], validation: list[dict[str, Any]]
+) -> dict[str, Any]:
     """The epoch of the best validation accuracy, and the test accuracy there."""
     known = {row["step"]: row["validation_accuracy"] for row in validation}
     rows = [row | {"validation": known[row["step"]]} for row in curve if row["step"] in known]
@@ -357,19 +364,14 @@ def prepare_bop(arm: Arm, model: nn.Module, steps: int, seed: int) -> tuple[Any,
             schedule=annealing(steps),
         )
         floats = Adam(float_parameters(model), arm.learning_rate)
-        return Together(discrete, floats, lambda step: half_cosine(step, steps))
+        return Together(discrete, floats, cosine(steps))
 
     return make, None
 
 
 def along_cosine(steps: int) -> Callable[[Optimizer], LambdaLR]:
     """Let learning rates fall along half a cosine."""
-    return lambda optimizer: LambdaLR(optimizer, lambda step: half_cosine(step, steps))
-
-
-def half_cosine(step: int, steps: int) -> float:
-    """From 1 to 0."""
-    return 0.5 + 0.5 * cos(pi * min(1.0, step / max(1, steps)))
+    return lambda optimizer: LambdaLR(optimizer, cosine(steps))
 
 
 @torch.no_grad()

@@ -1,0 +1,56 @@
+"""The share of nonzero weights is a setting: met, and the best under this constraint."""
+
+from itertools import product
+
+import pytest
+import torch
+from drawn_weights import FLOAT, give, parameter
+from torch import tensor
+from torch.testing import assert_close
+
+from lowland.control import TERNARY, DiscreteMSA
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.6])
+def test_target_is_met_at_every_step(share, rng):
+    """The share is over all tensors together, and lambda the price that leaves it."""
+    weights = [parameter(TERNARY, (300, 40), rng), parameter(TERNARY, (1000,), rng)]
+    optimizer = DiscreteMSA(
+        weights, values=TERNARY, alpha=0.9, rho=0.05, target_nonzero=lambda step: share
+    )
+    for _ in range(5):
+        give(weights, rng)
+        optimizer.step()
+        nonzero = sum(int(w.count_nonzero()) for w in weights) / 13000
+        assert abs(nonzero - share) <= 1 / 13000
+
+
+def test_target_maximizes_under_the_constraint(rng):
+    """No other vector with as many nonzero weights has a larger augmented Hamiltonian."""
+    for _ in range(20):
+        weight = parameter(TERNARY, (6,), rng)
+        old = weight.detach().clone()
+        optimizer = DiscreteMSA(
+            [weight], values=TERNARY, alpha=0.0, rho=0.1, threshold="absolute", target_nonzero=1 / 3
+        )
+        give([weight], rng)
+        m = -weight.grad
+        optimizer.step()
+
+        def value(v, m=m, old=old):
+            return (m @ v - 0.1 * (v - old) @ (v - old)).item()
+
+        every = (tensor(c, dtype=FLOAT) for c in product(TERNARY, repeat=6))
+        top = max(value(v) for v in every if v.count_nonzero() <= 2)
+        assert weight.count_nonzero() <= 2
+        assert_close(value(weight.detach()), top)
+
+
+def test_sampled_price_is_near(rng):
+    """With more weights than are ranked, the share is met within 0.3 points."""
+    weight = parameter(TERNARY, (3, 700_000), rng, torch.float32)
+    optimizer = DiscreteMSA([weight], values=TERNARY, alpha=0.5, target_nonzero=0.02)
+    for _ in range(3):
+        give([weight], rng)
+        optimizer.step()
+        assert abs(weight.count_nonzero().item() / weight.numel() - 0.02) < 0.003
