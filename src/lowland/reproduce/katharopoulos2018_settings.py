@@ -277,7 +277,7 @@ def hour() -> Settings:
     task = Task(
         "cifar10", "wrn-10-1", 64, init="glorot", examples=5000, evaluated=2000, tested=2000
     )
-    # With 5,000 images 150 s end at 1.2 nats or more, before any example is known: nothing to choose.
+    # Of 5,000 images none is known after 150 s (1.2 nats and more): nothing to choose.
     race = Race(
         "images",
         replace(task, examples=1000, evaluated=1000),
