@@ -382,3 +382,20 @@ def test_a_foreign_state_is_refused(rng):
     weight = parameter(BINARY, (4,), rng)
     with pytest.raises(ValueError, match="must come from a DiscreteMSA"):
         DiscreteMSA([weight]).load_state_dict(torch.optim.Adam([weight]).state_dict())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_move_to_another_type_in_mid_run(dtype, rng):
+    """O11: the weights stay in their set, and the average keeps its precision."""
+    model = nn.Linear(6, 4, bias=False)
+    with torch.no_grad():
+        model.weight.copy_(parameter(TERNARY, (4, 6), rng))
+    optimizer = DiscreteMSA([model.weight], values=TERNARY, alpha=0.5)
+    for move in (False, True, False):
+        if move:
+            model.to(dtype)
+        give([model.weight], rng)
+        optimizer.step()
+        assert torch.isin(model.weight.detach(), tensor(TERNARY, dtype=model.weight.dtype)).all()
+    assert model.weight.dtype == dtype
+    assert optimizer.state[model.weight]["average"].dtype in (torch.float32, torch.float64)
