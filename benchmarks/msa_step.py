@@ -36,7 +36,7 @@ def main() -> None:
     head = ["network", "kind", "ratio to Adam", "middle half", "state bytes per weight", "Adam's"]
     for name, shape in NETWORKS.items():
         for kind, options in KINDS.items():
-            ours, peer = stepper(name, shape, options), stepper(name, shape, None)
+            ours, peer = Stepper(name, shape, options), Stepper(name, shape, None)
             found = compare(ours.step, peer.step, rounds=arguments.rounds, block_seconds=0.3)
             memory = [bytes_per_weight(side.optimizer) for side in (ours, peer)]
             records.append({"network": name, "kind": kind, **vars(found), "bytes": memory})
@@ -48,7 +48,7 @@ def main() -> None:
         write_json(arguments.out, {"environment": environment(), "rows": records})
 
 
-class stepper:
+class Stepper:
     """An optimizer over a network's discrete weights, and gradients that are always there."""
 
     def __init__(self, name: str, shape: tuple[int, ...], options: dict | None) -> None:

@@ -28,13 +28,13 @@ from lowland.results import Status
 from lowland.training import (
     TrainResult,
     choose_device,
-    evaluate,
     generator,
     isolated_rng,
     norm_layers,
     recalibrate,
     train,
 )
+from lowland.training.settings import length_of
 
 __all__ = ["train_msa"]
 
@@ -115,6 +115,8 @@ def train_msa(
     if device is not None:
         model.to(choose_device(device))
     total, per_pass = run_length(batches, epochs, steps)
+    if alpha is None:
+        alpha = 0.999 if paper_exact else 0.99
     gamma = annealing(total) if decay is None and not paper_exact else per_epoch(
         PAPER_DECAY if decay is None else decay, per_pass
     )  # fmt: skip
@@ -131,7 +133,7 @@ def train_msa(
         discrete = DiscreteMSA(
             discrete_parameters(model),
             rho=rho,
-            alpha=alpha if alpha is not None else 0.999 if paper_exact else 0.99,
+            alpha=alpha,
             lam=lam,
             schedule=gamma,
             target_nonzero=wanted,
@@ -142,6 +144,7 @@ def train_msa(
         make = float_optimizer or (lambda p: torch.optim.Adam(p, 1e-3 if paper_exact else 1e-2))
         factor = None if is_plain else cosine(total)
         made.append(Together(discrete, make(floats) if floats else None, factor))
+        made[0].register_step_post_hook(lambda *_: before.clear())  # no longer to be undone
         return made[0]
 
     def look(module: nn.Module) -> dict[str, Any]:
@@ -149,7 +152,9 @@ def train_msa(
             settle_norms(module, batches, seed)
         return {"nonzero": nonzero_share(module)}
 
-    with undone_if_refused(model, made):
+    named = {} if values_of(model) else dict(model.named_parameters())
+    before = {name: parameter.detach().clone() for name, parameter in named.items()}
+    with undone_if_refused(model, before):
         trained = train(
             model,
             loss_fn,
@@ -163,7 +168,9 @@ def train_msa(
             progress=progress,
             **training,
         )
-    result = finish(model, batches, loss_fn, trained, made[0].discrete, training, paper_exact, seed)
+    if trained.status is Status.FINISHED:
+        warn_of_idle(made[0].discrete)
+    result = as_result(model, trained)
     if out is not None and trained.status is not Status.INTERRUPTED:
         result.save(out)
     return result
@@ -193,20 +200,21 @@ def check_call(
 
 
 @contextmanager
-def undone_if_refused(model: nn.Module, made: list[Together]) -> Iterator[None]:
-    """Give a float model its weights and norms back if a run is refused before its first step."""
+def undone_if_refused(model: nn.Module, before: dict[str, Tensor]) -> Iterator[None]:
+    """Give a float model its weights and norms back if a run is refused before its first step.
+
+    ``before`` holds its weights until then; the first step empties it, and frees their memory.
+    """
     norms = norm_layers(model).values()
-    named = {} if values_of(model) else dict(model.named_parameters())
-    before = {name: parameter.detach().clone() for name, parameter in named.items()}
     settings = {layer: (layer.eps, layer.momentum) for layer in norms}
     try:
         yield
-    except Exception:
-        if before and not (made and made[0].discrete.param_groups[0]["steps"]):
+    except Exception:  # whatever refuses, here or in the user's batches; it is raised on
+        if before:
             unmark(model)
             with torch.no_grad():
-                for name, parameter in named.items():
-                    parameter.copy_(before[name])
+                for name, value in before.items():
+                    model.get_parameter(name).copy_(value)
             for layer, (eps, momentum) in settings.items():
                 layer.eps, layer.momentum = eps, momentum
         raise
@@ -214,10 +222,7 @@ def undone_if_refused(model: nn.Module, made: list[Together]) -> Iterator[None]:
 
 def run_length(batches: Any, epochs: int | None, steps: int | None) -> tuple[int, int]:
     """Give the number of updates of a run, and of an epoch."""
-    try:
-        per_pass = len(batches)
-    except TypeError:
-        per_pass = None
+    per_pass = length_of(batches)
     if steps is not None:
         return steps, per_pass or steps
     if per_pass is None:
@@ -248,35 +253,19 @@ def begin_small(optimizer: DiscreteMSA, seed: int) -> None:
             optimizer.average(weight, 1.0).copy_(drawn)
 
 
-def finish(
-    model: nn.Module,
-    batches: Any,
-    loss_fn: Callable[[Any, Any], Tensor],
-    trained: TrainResult,
-    optimizer: DiscreteMSA,
-    training: dict[str, Any],
-    paper_exact: bool,
-    seed: int,
-) -> MSAResult:
-    """Take the statistics anew, evaluate once more, and warn of weights that nothing reached."""
-    summary: dict[str, Any] = {"seconds": trained.seconds}
-    if trained.status is Status.FINISHED:
-        warn_of_idle(optimizer)
-        if not paper_exact:
-            settle_norms(model, batches, seed)
-        for what in ("evaluation", "test"):
-            if training.get(f"{what}_batches") is not None:
-                found = evaluate(model, loss_fn, training[f"{what}_batches"])
-                kind = "train" if what == "evaluation" else what
-                summary |= {f"{kind}_{name}": value for name, value in vars(found).items()}
+def as_result(model: nn.Module, trained: TrainResult) -> MSAResult:
+    """Add the nonzero share; the last row of the curve is of the model as it comes back."""
+    last = trained.curve[-1] if trained.curve else {}
+    names = ("train_loss", "train_error", "test_loss", "test_error")
+    measured = {name: last[name] for name in names if last.get(name) is not None}
     return MSAResult(
         trained.status,
         trained.curve,
         trained.steps,
         trained.message,
         nonzero_share(model),
-        summary,
-        {name: value.detach().clone() for name, value in model.state_dict().items()},
+        {"seconds": trained.seconds} | measured,
+        trained.state,
     )
 
 

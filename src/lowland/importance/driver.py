@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from lowland.importance.sampling import ImportanceSampling
 from lowland.results import Status, plain, write_json
 from lowland.training import TrainResult, choose_device, train
+from lowland.training.settings import length_of
 
 __all__ = ["ImportanceResult", "train_with_importance"]
 
@@ -240,12 +241,9 @@ def steps_of(epochs: int, batches: Any) -> int:
     """Count the updates of so many plain epochs."""
     if epochs < 1 or epochs != int(epochs):
         raise ValueError(f"epochs must be a whole number, at least 1; got {epochs}.")
-    try:
-        count = len(batches)
-    except TypeError:
-        raise ValueError(
-            "epochs needs batches with a length; these have none. Give steps instead."
-        ) from None
+    count = length_of(batches)
+    if count is None:
+        raise ValueError("epochs needs batches with a length; these have none. Give steps instead.")
     if not count:
         raise ValueError("batches must yield at least one batch; got none. Is the loader empty?")
     return int(epochs) * count
