@@ -54,12 +54,12 @@ def pairs(name: str, shape: tuple[int, ...]) -> dict:
     many = [torch.cat(parts) for parts in zip(*data[:8], strict=True)]  # 512 examples
     parts = torch.cat([x for x, _ in data[:RATIO]]), *data[0]
 
-    def trainer(threshold: float):
+    def trainer(threshold: float, costs: str):
         model = build(name, in_shape=shape)
         optimizer = torch.optim.SGD(model.parameters(), 1e-5)
         sampling = ImportanceSampling(
             model, loss_fn, presample=RATIO, tau_threshold=threshold, smoothing=0.0,
-            costs="modelled",
+            costs=costs,
         )  # fmt: skip
 
         def step(loss: torch.Tensor) -> None:
@@ -83,12 +83,12 @@ def pairs(name: str, shape: tuple[int, ...]) -> dict:
             step(loss_fn(model(x), y).mean())
 
         stream = sampled()
-        for _ in range(4):
+        for _ in range(120):  # past the steps that are all looked at
             next(stream)
         return (lambda n: [next(stream) for _ in range(n)]), bare
 
-    on, on_parts = trainer(1.0)
-    off, off_parts = trainer(1e6)
+    on, on_parts = trainer(1.0, "modelled")
+    off, off_parts = trainer(1e6, "measured")
     model, (x, y) = build(name, in_shape=shape).eval(), many
 
     def score(n: int) -> None:

@@ -228,3 +228,31 @@ def test_a_busy_moment_does_not_keep_it_off():
     switch.feed(heavy)
     switch.settle()
     assert switch.is_active
+
+
+# looking costs little while it is off
+
+
+@pytest.mark.parametrize(("costs", "rare"), [("measured", True), ("modelled", False)])
+def test_looking_becomes_rare_where_a_clock_decides(costs, rare):
+    """With costs by the clock, scores of so short a step are looked at every 20th time."""
+    seen = []
+    model = regression()
+    sampling = ImportanceSampling(
+        model, squares, score=lambda output, target: seen.append(1) or carried(output, target),
+        tau_threshold=1e9, costs=costs,
+    )  # fmt: skip
+    for _ in sampling(scored([[0.3, 0.5] * 3] * 301)):
+        sampling.switch.costs.add("uniform", 1e-9)
+        sampling.loss(model(_[0]), _[1])
+    assert len(seen) in ((110, 111, 112) if rare else (301,))
+
+
+def test_looking_is_not_rare_beside_long_steps():
+    """A look that takes less than a hundredth of a step is always worth it."""
+    switch = Switch(3, tau_threshold=1e9)
+    switch.steps = 1000
+    for seconds, step in ((0.01, 1001), (0.004, 1001), (0.05, 1005), (9.0, 1020)):
+        switch.costs.seconds["uniform"].extend([1.0] * 3)
+        switch.note_look(seconds)
+        assert switch.next_look == step

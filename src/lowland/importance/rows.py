@@ -26,9 +26,10 @@ def count_rows(batch: Any) -> int:
     Raises:
         ValueError: If two tensors have another number of rows, or there is none.
     """
-    count = first_count(batch)
-    shapes = [tuple(tensor.shape) for tensor in tensors_in(batch) if tensor.ndim]
-    if any(shape[0] != count for shape in shapes):
+    tensors = [tensor for tensor in tensors_in(batch) if tensor.ndim]
+    count = len(tensors[0]) if tensors else first_count(batch)
+    if any(len(tensor) != count for tensor in tensors):
+        shapes = [tuple(tensor.shape) for tensor in tensors]
         raise ValueError(
             f"the first axis of every tensor of a batch must count its examples; got {shapes}. "
             "Put what belongs to the whole batch into a tensor without axes."
@@ -230,8 +231,11 @@ class Rows:
             So many rows, fewer at the end of the stream or of a batch whose rows have another
             shape than those of the next one; None behind the stream.
         """
+        if count is None:
+            self.is_rest = False
+            return self.next_part()
         parts, found = [], 0
-        while count is None or found < count:
+        while found < count:
             part = self.next_part()
             if part is None:
                 break
@@ -240,13 +244,11 @@ class Rows:
                 break
             parts.append(part)
             found += count_rows(part)
-            if count is None:
-                count = found
         self.is_rest = False
         if not parts:
             return None
         batch = join(parts)
-        if count is not None and found > count:
+        if found > count:
             self.is_rest = True
             self.held = select(batch, slice(count, found), found)
             batch = select(batch, slice(0, count), found)

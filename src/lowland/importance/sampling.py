@@ -288,9 +288,11 @@ class ImportanceSampling:
             raise ValueError(
                 f"loss must get the {current.rows} rows that were handed out; got {len(losses)}."
             )
-        if not current.is_scored:
+        if not current.is_scored and self.switch.is_to_look:
             current.is_scored = True
+            began = perf_counter()
             self.switch.feed(self.scorer.training(output, target, inputs))
+            self.switch.note_look(perf_counter() - began)
         self.scorer.modes.check_frozen()
         return current.mean(losses)
 

@@ -125,6 +125,9 @@ def check_target(logits: Tensor, target: Tensor, ignore_index: int) -> None:
         )
     if target.device.type != "cpu" or not len(target):
         return
+    low, high = target.aminmax()
+    if low >= 0 and high < logits.shape[1]:
+        return
     wrong = ((target < 0) | (target >= logits.shape[1])) & (target != ignore_index)
     if wrong.any():
         first = int(wrong.nonzero()[0])

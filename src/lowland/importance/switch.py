@@ -29,6 +29,9 @@ COSTS = ("measured", "modelled")
 SIZES = ("fixed", "constant_time", "constant_variance")
 MOST_HISTORY = 400
 STEPS_BETWEEN_TRIALS = 200  # scoring a pool now and then costs less than a hundredth
+WARM_UP = 100  # steps that are all looked at, so that tau is known before it is looked at rarely
+LOOKING = 0.01  # share of the time that looking at scores may take while the switch is off
+MOST_STEPS_BETWEEN_LOOKS = 20
 
 
 class Switch:
@@ -117,6 +120,7 @@ class Switch:
         self.stride = 1
         self.pending: list[Reading] = []
         self.decided: tuple[float, float] | None = None  # tau and its threshold at the last step
+        self.next_look = 0  # the step whose scores are to be looked at while the switch is off
 
     @property
     def tau(self) -> float:
@@ -167,6 +171,25 @@ class Switch:
         self.costs.ratios.clear()
         return True
 
+    @property
+    def is_to_look(self) -> bool:
+        """Whether the scores of this uniform batch are to be looked at."""
+        return self.steps >= self.next_look
+
+    def note_look(self, seconds: float) -> None:
+        """Let looking at scores cost little while the switch is off, if costs go by the clock.
+
+        With several processes, or several batches for an estimate, every step is looked at.
+
+        Args:
+            seconds: That a look has taken.
+        """
+        step = self.costs.of("uniform")
+        is_rare = self.is_measured and self.accumulate == 1 and self.steps > WARM_UP
+        if is_rare and step and rank_and_world()[1] == 1:
+            steps = round(seconds / (LOOKING * step))
+            self.next_look = self.steps + min(max(1, steps), MOST_STEPS_BETWEEN_LOOKS)
+
     def pool_and_batch(self, size: int) -> tuple[int, int]:
         """Say how many rows to score, and how many of them to train on.
 
@@ -200,20 +223,20 @@ class Switch:
             )
         sums = score_sums(scores)
         cost = self.costs.ratio if self.is_measured else None
-        known = sums.new_tensor([0.0, 0.0] if cost is None else [1.0, cost])
-        self.pending.append(Reading(all_sum(torch.cat([sums, known]))))
+        known = [0.0, 0.0] if cost is None else [1.0, cost]
+        self.pending.append(Reading(all_sum(torch.cat([sums, sums.new_tensor(known)]))))
 
     def settle(self) -> None:
         """Bring tau and the decision up to date with all that was fed."""
         if len(self.pending) < self.accumulate:
             return
-        sums = torch.stack([reading.values() for reading in self.pending]).sum(0)
+        read = [reading.values().tolist() for reading in self.pending]
+        *sums, known, cost = (sum(column) for column in zip(*read, strict=True))
         count = len(self.pending) * rank_and_world()[1]
         self.pending = []
-        found = float(tau_from_sums(sums[:3], self.tau_rule))
+        found = tau_from_sums(*sums, self.tau_rule)
         if isfinite(found):  # the loss of a model that is not finite will tell
             self.estimate = self.smoothing * self.estimate + (1 - self.smoothing) * found
-        known, cost = sums[3:].tolist()
         if known == count:
             self.known_cost = cost / count
         self.is_active = self.is_worth()

@@ -1,6 +1,6 @@
 """When choosing examples pays: how much variance it takes away, and what it costs."""
 
-from math import floor, inf
+from math import floor, inf, sqrt
 
 import torch
 from jaxtyping import Float
@@ -55,7 +55,8 @@ def equivalent_batch(scores: Float[Tensor, " pool"], *, rule: str = "v3") -> Flo
             f"{wide.min().item():.4g} to {wide.max().item():.4g}."
         )
     largest = wide.max()  # squares of very large or small scores have no number
-    return tau_from_sums(score_sums(wide / largest if largest > 0 else wide), rule)
+    sums = score_sums(wide / largest if largest > 0 else wide)
+    return wide.new_tensor(tau_from_sums(*sums.tolist(), rule))
 
 
 def score_sums(scores: Float[Tensor, " pool"]) -> Float[Tensor, "3"]:
@@ -65,14 +66,16 @@ def score_sums(scores: Float[Tensor, " pool"]) -> Float[Tensor, "3"]:
     return torch.stack([s.sum(), s.dot(s), s.new_tensor(float(len(s)))])
 
 
-def tau_from_sums(sums: Float[Tensor, "3"], rule: str = "v3") -> Float[Tensor, ""]:
-    """Tau from the sums of one pool or of several."""
+def tau_from_sums(total: float, squares: float, count: float, rule: str = "v3") -> float:
+    """Tau from the sums of one pool or of several; NaN where a score is."""
     if rule not in TAU_RULES:
         raise ValueError(f"rule must be one of {TAU_RULES}; got {rule!r}.")
-    total, squares, count = sums.unbind()
-    tau = torch.where(total > 0, count * squares / total.square(), torch.ones_like(total))
-    tau = tau.clamp(min=1.0)  # rounding
-    return tau.sqrt() if rule == "v1" else tau
+    if total == 0:
+        return 1.0
+    square = total * total
+    tau = count * squares / square if square else inf
+    tau = max(tau, 1.0) if tau == tau else tau  # rounding
+    return sqrt(tau) if rule == "v1" else tau
 
 
 def batch_multiplier(
