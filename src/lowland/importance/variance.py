@@ -55,8 +55,8 @@ def equivalent_batch(scores: Float[Tensor, " pool"], *, rule: str = "v3") -> Flo
             f"{wide.min().item():.4g} to {wide.max().item():.4g}."
         )
     largest = wide.max()  # squares of very large or small scores have no number
-    sums = score_sums(wide / largest if largest > 0 else wide)
-    return wide.new_tensor(tau_from_sums(*sums.tolist(), rule))
+    total, squares, count = score_sums(wide / largest if largest > 0 else wide).tolist()
+    return wide.new_tensor(tau_from_sums(total, squares, count, rule))
 
 
 def score_sums(scores: Float[Tensor, " pool"]) -> Float[Tensor, "3"]:

@@ -3,6 +3,7 @@
 Any ``nn.Module`` works with the rest of the library; these are the ones that the recipes use.
 """
 
+from lowland.models.boostable import padded_resnet, residual_mlp
 from lowland.models.convolutional import cnn
 from lowland.models.dense import densenet
 from lowland.models.names import build
@@ -22,6 +23,8 @@ __all__ = [
     "mlp",
     "normalized_cnn",
     "normalized_mlp",
+    "padded_resnet",
+    "residual_mlp",
     "resnet",
     "wide_resnet",
 ]

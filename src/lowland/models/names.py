@@ -11,6 +11,7 @@ import torch
 from torch import Generator, nn
 
 from lowland.errors import MissingExtraError
+from lowland.models.boostable import padded_resnet, residual_mlp
 from lowland.models.convolutional import cnn
 from lowland.models.dense import densenet
 from lowland.models.normalized import normalized_cnn, normalized_mlp
@@ -27,6 +28,8 @@ EXAMPLES = (
     *("mlp-64-32-32-10", "mlp-bn-64-32-32-10"),
     *("cnn-12", "cnn-24", "cnn-36", "cnn-48", "cnn-96", "cnn-48x2", "cnn-48x3"),
     *("resnet-8", "resnet-20", "resnet-32", "resnet-44", "resnet-56"),
+    *("pad-resnet-50", "pad-resnet-50-8", "pad-resnet-26", "pad-resnet-52x15"),
+    *("res-mlp-64-128-10x8", "res-mlp-784-1024-10x25"),
     *("densenet-40-12", "densenet-100-12-bc"),
     *("wrn-10-1", "wrn-16-1", "wrn-28-2"),
     *("lstm-rows-32", "lstm-pixels-128", "lstm-permuted-128"),
@@ -50,6 +53,10 @@ def build(
     ``mlp-bn-64-32-32-10``    the same with batch norm
     ``cnn-48``, ``cnn-48x2``  CNN-WxD: W channels, D convolutions
     ``resnet-20``             ResNet-(6n+2) for small images
+    ``pad-resnet-50``         the same with shortcuts that pad with zeros; ``pad-resnet-50-8``
+                              begins with 8 channels instead of 16; ``pad-resnet-52x15`` has 15
+                              channels in a single stage
+    ``res-mlp-64-128-10x8``   residual perceptron: inputs, hidden units of a block, classes, blocks
     ``densenet-40-12``        DenseNet-L-k; ``densenet-100-12-bc`` with bottlenecks
     ``wrn-28-2``              WRN-(6n+4)-k, normalized image by image instead of over the batch
     ``lstm-rows-32``          LSTM over an image's rows: size of the hidden state; also
@@ -109,6 +116,9 @@ def from_zoo(
         widths = [int(width) for width in match[1][1:].split("-")]
         check_widths(name, widths, classes, in_shape)
         return normalized_mlp(widths)
+    if match := re.fullmatch(r"(res-mlp-(\d+)-(\d+)-(\d+))x(\d+)", name):
+        check_widths(match[1], [int(match[i]) for i in (2, 3, 4)], classes, in_shape, match[5])
+        return residual_mlp(*(int(match[i]) for i in (2, 3, 4, 5)))
     count = classes or 10
     if match := re.fullmatch(r"cnn-(\d+)(?:x(\d+))?", name):
         return cnn(int(match[1]), int(match[2] or 1), count, shape)
@@ -116,6 +126,10 @@ def from_zoo(
         return normalized_cnn(int(match[1]), int(match[2] or 1024), count, shape)
     if match := re.fullmatch(r"resnet-(\d+)", name):
         return resnet(int(match[1]), count, shape)
+    if match := re.fullmatch(r"pad-resnet-(\d+)(?:-(\d+))?", name):
+        return padded_resnet(int(match[1]), int(match[2] or 16), count, shape)
+    if match := re.fullmatch(r"pad-resnet-(\d+)x(\d+)", name):
+        return padded_resnet(int(match[1]), int(match[2]), count, shape, stages=1)
     if match := re.fullmatch(r"densenet-(\d+)-(\d+)(-bc)?", name):
         bottleneck = match[3] is not None
         return densenet(int(match[1]), int(match[2]), count, shape, bottleneck=bottleneck)
@@ -129,15 +143,20 @@ def from_zoo(
 
 
 def check_widths(
-    name: str, widths: list[int], classes: int | None, in_shape: tuple[int, ...] | None
+    name: str,
+    widths: list[int],
+    classes: int | None,
+    in_shape: tuple[int, ...] | None,
+    blocks: str = "",
 ) -> None:
-    """Compare the ends of an mlp's name with what else is known."""
+    """Compare the ends of an mlp's name, without its blocks, with what else is known."""
     inputs = widths[0] if in_shape is None else prod(in_shape)
     outputs = widths[-1] if classes is None else classes
     if (inputs, outputs) != (widths[0], widths[-1]):
         middle = "-".join(str(width) for width in widths[1:-1])
         kind = re.split(r"-\d", name)[0]
         right = "-".join(part for part in (kind, str(inputs), middle, str(outputs)) if part)
+        right, name = (f"{text}x{blocks}" if blocks else text for text in (right, name))
         raise ValueError(
             f"an mlp's name must begin with its {inputs} inputs and end with its {outputs} "
             f"classes; got {name!r}. Take {right!r}."
@@ -192,7 +211,8 @@ def unknown(name: str) -> str:
     hint = f"Did you mean {', '.join(near)}? " if near else ""
     return (
         f"name must be that of a network; got {name!r}. {hint}There are mlp-64-32-10, "
-        "mlp-bn-64-32-10, cnn-48, cnn-48x2, resnet-20, densenet-40-12, densenet-100-12-bc, "
-        "wrn-28-2, lstm-rows-32, lstm-pixels-128, lstm-permuted-128, bn-mlp-64-32-10, bn-cnn-128, "
+        "mlp-bn-64-32-10, cnn-48, cnn-48x2, resnet-20, pad-resnet-50, pad-resnet-50-8, "
+        "pad-resnet-52x15, res-mlp-64-128-10x8, densenet-40-12, densenet-100-12-bc, wrn-28-2, "
+        "lstm-rows-32, lstm-pixels-128, lstm-permuted-128, bn-mlp-64-32-10, bn-cnn-128, "
         "bn-cnn-32-256, timm:NAME and torchvision:NAME, with other numbers too."
     )
