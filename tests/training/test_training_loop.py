@@ -126,6 +126,28 @@ class TwoInputs(nn.Module):
         return self.weight[0] * a + self.weight[1] * b
 
 
+def test_until_ends_the_run_after_a_row(batches, tmp_path):
+    """What it sees is the whole curve; the run is then the one of so many epochs."""
+    seen = []
+
+    def enough(curve):
+        seen.append([row["epoch"] for row in curve])
+        return len(curve) == 2
+
+    model, plain = classifier(), classifier()
+    options = {"optimizer": sgd, "seed": 3, "evaluate_every": 2}
+    result = train(model, cross_entropy, batches, epochs=9, until=enough, out=tmp_path, **options)
+    assert (result.status, result.steps, seen) == (Status.FINISHED, 12, [[2], [2, 4]])
+    assert "stopped after step 12, as asked" in result.message
+    train(plain, cross_entropy, batches, epochs=4, **options)
+    assert all(map(torch.equal, model.parameters(), plain.parameters()))
+    again = train(
+        classifier(), cross_entropy, batches, epochs=9, until=enough, out=tmp_path, **options
+    )
+    assert again.record() == result.record()
+    assert len(seen) == 2
+
+
 @pytest.mark.parametrize("kind", [tuple, list, lambda pair: dict(zip("ab", pair, strict=True))])
 def test_inputs_may_be_tuples_or_mappings(kind):
     a, b = torch.eye(2)

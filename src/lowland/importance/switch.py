@@ -231,10 +231,10 @@ class Switch:
         if len(self.pending) < self.accumulate:
             return
         read = [reading.values().tolist() for reading in self.pending]
-        *sums, known, cost = (sum(column) for column in zip(*read, strict=True))
+        total, squares, rows, known, cost = map(sum, zip(*read, strict=True))
         count = len(self.pending) * rank_and_world()[1]
         self.pending = []
-        found = tau_from_sums(*sums, self.tau_rule)
+        found = tau_from_sums(total, squares, rows, self.tau_rule)
         if isfinite(found):  # the loss of a model that is not finite will tell
             self.estimate = self.smoothing * self.estimate + (1 - self.smoothing) * found
         if known == count:

@@ -61,6 +61,7 @@ def train(
     evaluation_batches: Iterable[Any] | None = None,
     evaluate_every: int = 1,
     measure: Callable[[nn.Module], dict[str, Any]] | None = None,
+    until: Callable[[list[dict[str, Any]]], bool] | None = None,
     progress: bool | None | Progress = False,
     log: Callable[[dict[str, Any], int], None] | None = None,
     max_steps_now: int | None = None,
@@ -100,6 +101,7 @@ def train(
         evaluate_every: Epochs between two rows of the curve; the end adds one in any case.
         measure: Further plain values of every row of the curve, from the model, before it is
             evaluated.
+        until: Called with the curve after each row; True ends the run there, as finished.
         progress: See :func:`lowland.training.open_progress`.
         log: Called as ``log(values, step)`` with each line of ``metrics.jsonl``.
         max_steps_now: Stop this call after so many steps, as if interrupted.
@@ -158,6 +160,7 @@ def train(
         evaluation_batches=evaluation_batches,
         evaluate_every=evaluate_every,
         measure=measure,
+        until=until,
         save_every=save_every,
         log=log,
         folder=None if out is None else open_folder(out, settings),
@@ -190,6 +193,7 @@ class Plan:
     evaluation_batches: Any
     evaluate_every: int
     measure: Callable[[nn.Module], dict[str, Any]] | None
+    until: Callable[[list[dict[str, Any]]], bool] | None
     save_every: float
     log: Callable[[dict[str, Any], int], None] | None
     folder: Path | None
@@ -347,6 +351,8 @@ def add_row(run: Run, plan: Plan, task: Task) -> None:
     run.curve.append(report(run, plan, values))
     if run.step == plan.steps or run.epoch == plan.epochs:
         run.end(Status.FINISHED, f"did all {run.step} steps.")
+    elif plan.until is not None and plan.until(run.curve):
+        run.end(Status.FINISHED, f"stopped after step {run.step}, as asked.")
 
 
 def measure_on(run: Run, batches: Any) -> dict[str, float | None]:
