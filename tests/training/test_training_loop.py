@@ -148,6 +148,41 @@ def test_until_ends_the_run_after_a_row(batches, tmp_path):
     assert len(seen) == 2
 
 
+class Watcher:
+    """Adds up the weights after every update."""
+
+    def __init__(self, model):
+        self.model, self.seen = model, []
+
+    def record(self, step):
+        self.seen.append(
+            [step, sum(p.detach().double().sum().item() for p in self.model.parameters())]
+        )
+
+    def state_dict(self):
+        return {"seen": [list(item) for item in self.seen]}
+
+    def load_state_dict(self, state):
+        self.seen = state["seen"]
+
+
+def test_an_observer_sees_every_update_once(batches, tmp_path):
+    """Also in slices, and without changing a bit."""
+    plain, whole, sliced = classifier(), classifier(), classifier()
+    train(plain, cross_entropy, batches, epochs=3, optimizer=sgd)
+    watcher = Watcher(whole)
+    train(whole, cross_entropy, batches, epochs=3, optimizer=sgd, observer=watcher)
+    assert all(map(torch.equal, whole.parameters(), plain.parameters()))
+    assert [step for step, _ in watcher.seen] == [*range(10)]
+    for _ in range(3):
+        again = Watcher(sliced)
+        train(
+            sliced, cross_entropy, batches, epochs=3, optimizer=sgd, observer=again,
+            out=tmp_path, max_steps_now=4,
+        )  # fmt: skip
+    assert again.seen == watcher.seen
+
+
 @pytest.mark.parametrize("kind", [tuple, list, lambda pair: dict(zip("ab", pair, strict=True))])
 def test_inputs_may_be_tuples_or_mappings(kind):
     a, b = torch.eye(2)

@@ -52,6 +52,7 @@ def train(
     schedule: Callable[[Optimizer], Any] | None = None,
     weight_average: Callable[[nn.Module], Any] | None = None,
     sampling: Any = None,
+    observer: Any = None,
     seed: int = 0,
     precision: str = "float32",
     device: str | None = None,
@@ -90,6 +91,9 @@ def train(
             once through some batches and hands out others, with ``loss(output, target)`` for
             what is to be differentiated, ``settings()``, ``state_dict()`` and
             ``load_state_dict()``. None takes all batches as they come.
+        observer: Looks at the model after every update: an object with ``record(step)``, called
+            with 0 before the first one, ``state_dict()`` and ``load_state_dict()``. It must leave
+            everything as it was.
         seed: Seed of everything random in training; the weights are the caller's.
         precision: ``"float32"`` (the model's own type, no TensorFloat-32) or ``"bf16"``.
         device: Where to move the model to, ``"auto"`` or as torch spells it; None leaves it.
@@ -142,6 +146,7 @@ def train(
     if device is not None:
         model.to(choose_device(device))
     run = make_run(model, loss_fn, optimizer, schedule, weight_average, precision, sampling)
+    run.observer = observer
     settings = describe_run(run, batches) | {
         "epochs": epochs,
         "steps": steps,
@@ -175,6 +180,8 @@ def train(
             interruptible() as interrupt,
         ):
             keep_good(run)
+            if observer is not None and run.step == 0:
+                observer.record(0)
             last = None if max_steps_now is None else run.step + max_steps_now
             while run.status is None:
                 train_epoch(run, plan, task, lambda: interrupt.requested or run.step == last)

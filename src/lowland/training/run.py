@@ -33,6 +33,7 @@ class Run:
         average: An ``AveragedModel``, or None.
         precision: Of the forward pass.
         sampling: Chooses the examples of every step, or None; see :func:`lowland.training.train`.
+        observer: Looks at the model after every update, or None.
         step: Updates done.
         epoch: Whole epochs done.
         batch: Batches of this epoch read.
@@ -57,6 +58,7 @@ class Run:
     average: Any = None
     precision: str = "float32"
     sampling: Any = None
+    observer: Any = None
     step: int = 0
     epoch: int = 0
     batch: int = 0
@@ -116,6 +118,8 @@ def take_step(run: Run, batch: Any) -> None:
         run.average.update_parameters(run.model)
     run.window.append((loss.detach(), batch_count(target)))
     run.step += 1
+    if run.observer is not None:
+        run.observer.record(run.step)
 
 
 def mean_loss(run: Run, output: Any, target: Any) -> Tensor:
@@ -212,6 +216,7 @@ def run_state(run: Run, rng: dict[str, Any]) -> dict[str, Any]:
         "schedule": None if run.schedule is None else run.schedule.state_dict(),
         "average": None if run.average is None else run.average.state_dict(),
         "sampling": None if run.sampling is None else run.sampling.state_dict(),
+        "observer": None if run.observer is None else run.observer.state_dict(),
         "rng": rng,
         "step": run.step,
         "epoch": run.epoch,
@@ -240,6 +245,8 @@ def set_run_state(run: Run, state: dict[str, Any]) -> None:
         run.average.load_state_dict(state["average"])
     if run.sampling is not None:
         run.sampling.load_state_dict(state["sampling"])
+    if run.observer is not None:
+        run.observer.load_state_dict(state["observer"])
     for name in ("step", "epoch", "batch", "loss_sum", "loss_count", "curve", "rng", "message"):
         setattr(run, name, state[name])
     run.seconds, run.begun = state["seconds"], monotonic()
