@@ -321,3 +321,28 @@ def test_wrong_arguments():
         as_chain(model).values((torch.zeros(2), torch.zeros(2)))
     assert as_chain(VisionResNet()).has_stem  # by its names alone
     assert isinstance(as_chain(VisionResNet()).model.layer1[0], Basic)
+
+
+def test_sequences_inside_a_sequence_are_opened():
+    """Stages of blocks are cut block by block; plain layers as if they stood outside."""
+    stages = [nn.Sequential(*(Bump(4) for _ in range(n))) for n in (2, 3)]
+    model = nn.Sequential(nn.Linear(3, 4), *stages, nn.Linear(4, 2)).double()
+    chain = as_chain(model, torch.rand(5, 3, dtype=torch.float64))
+    assert [part.name for part in chain.parts] == ["stem", "1.0", "1.1", "2.0", "2.1", "2.2"]
+    plain = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 4), nn.Linear(4, 2))
+    wrapped = nn.Sequential(nn.Flatten(), plain)
+    x = torch.rand(5, 3)
+    chain = as_chain(wrapped, x)
+    assert [part.name for part in chain.parts] == ["1.0", "1.2"]
+    assert torch.equal(chain(x), wrapped(x))
+
+
+class Bump(nn.Module):
+    """A residual block of one layer."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.linear = nn.Linear(width, width)
+
+    def forward(self, x):
+        return x + self.linear(x)

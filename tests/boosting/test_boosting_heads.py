@@ -277,3 +277,19 @@ def test_stored_bytes_with_downstream_heads(rng):
         with torch.no_grad():
             values = part(*values)
     assert found == pytest.approx([32.7, 50.3, 25.3, 22.2, 9.6, 8.1], rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "places"), [(0, [3, 6]), (2, [3, 6, 8]), (4, [1, 3, 5, 6, 8]), (99, [*range(9)])]
+)
+def test_downstream_heads_with_more_blocks_are_spread_up_to_the_last(blocks, places):
+    """What changes the shape, and every so many later parts; all run, and are the model's own."""
+    chain = as_chain(build("pad-resnet-20-4", in_shape=(3, 8, 8)))
+    with torch.no_grad():
+        values = chain.parts[0](torch.rand(2, 3, 8, 8))
+    head = downstream_head(chain, 0, values, blocks)
+    assert [chain.parts[1:].index(part) for part in head.later] == places
+    assert head(*values).shape == (2, 10)
+    for part in chain.parts[1:9]:
+        values = part(*values)
+    assert len(downstream_head(chain, 8, values, blocks).later) == min(blocks, 1)

@@ -179,9 +179,11 @@ class Builder:
         """
         if not self.made:
             self.made = [self.place_for(output, values) for output in outputs]
-        for store, output in zip(self.made, outputs, strict=True):
+        for place, (store, output) in enumerate(zip(self.made, outputs, strict=True)):
             if store not in self.features.stores:
-                self.are_finite.append(store.write(self.start, output))
+                is_finite = store.write(self.start, output)
+                if not place:  # of the sides, masks hold minus infinity
+                    self.are_finite.append(is_finite)
         self.start += len(outputs[0])
 
     def place_for(self, output: Tensor, values: tuple[Tensor, ...]) -> Storage:

@@ -29,7 +29,8 @@ __all__ = [
 
 HeadMaker = Callable[[tuple[Tensor, ...], int], nn.Module]
 LAYERS = {"deep": 1, "deep-2": 2}
-KINDS = ("plain", *LAYERS, "downstream")
+SAMPLED = {"downstream": 0, "downstream-2": 2, "downstream-4": 4}  # later blocks, at least
+KINDS = ("plain", *LAYERS, *SAMPLED)
 
 
 def make_head(
@@ -48,8 +49,9 @@ def make_head(
     Args:
         kind: ``"plain"``, a copy of the model's own head where it accepts the features, else a
             pooled linear layer; ``"deep"`` and ``"deep-2"``, with one or two hidden layers;
-            ``"downstream"``, through the model's own later blocks; or a function of ``values``
-            and ``classes`` that returns a head.
+            ``"downstream"``, through the first of the model's own blocks in every later stage;
+            ``"downstream-2"`` and ``"downstream-4"``, through so many later blocks at least; or a
+            function of ``values`` and ``classes`` that returns a head.
         chain: The chain.
         index: The part, counted from 0.
         values: What comes out of the part, a few examples.
@@ -66,8 +68,8 @@ def make_head(
         raise ValueError(f"head must be one of {', '.join(KINDS)} or a function; got {kind!r}.")
     is_last = index == len(chain.parts) - 1
     axis = channel_axis(chain.parts[index], values[0])
-    if kind == "downstream":
-        head: nn.Module = downstream_head(chain, index, values)
+    if isinstance(kind, str) and kind in SAMPLED:
+        head: nn.Module = downstream_head(chain, index, values, SAMPLED[kind])
     elif is_last or (kind == "plain" and answer(chain.head, values) == (classes,)):
         head = own_head(chain)
     elif callable(kind):
@@ -247,32 +249,39 @@ def own_head(chain: "Chain") -> nn.Module:
     return deepcopy(chain.head)
 
 
-def downstream_head(chain: "Chain", index: int, values: tuple[Tensor, ...]) -> "DownstreamHead":
-    """Make a head of the model's own later modules: what changes shapes, then the head.
+def downstream_head(
+    chain: "Chain", index: int, values: tuple[Tensor, ...], blocks: int = 0
+) -> "DownstreamHead":
+    """Make a head of the model's own later modules: what changes shapes, some more, the head.
 
-    Nothing is copied: the first block of every later stage and the classifier are trained by all
-    the rounds before their own, and are warm when it comes.
+    Nothing is copied: these blocks and the classifier are trained by all the rounds before their
+    own, and are warm when it comes.
 
     Args:
         chain: The chain.
         index: The part in front of the head, counted from 0.
         values: What comes out of the part, a few examples.
+        blocks: Later blocks at least, as far as there are so many, spread evenly up to the last;
+            0 takes only those that change the shape, the first of every later stage.
 
     Returns:
         The head; its parameters are the model's.
 
     Source:
-        Huang et al., ICML 2018, released code.
+        Huang et al., ICML 2018, released code; more blocks: Ma et al., ICLR 2024 (AugLocal).
     """
     values = tuple(value[:2] for value in values)
-    later = []
+    later = list(chain.parts[index + 1 :])
+    chosen = {len(later) * (number + 1) // blocks - 1 for number in range(min(blocks, len(later)))}
+    if blocks > len(later):
+        chosen = set(range(len(later)))
     with torch.no_grad(), kept_mode(chain.model), isolated_rng(0, "probe"):
         chain.model.eval()
-        for part in chain.parts[index + 1 :]:
+        for place, part in enumerate(later):
             before, values = values[0].shape, part(*values)
             if values[0].shape != before:
-                later.append(part)
-    return DownstreamHead(later, chain.head)
+                chosen.add(place)
+    return DownstreamHead([later[place] for place in sorted(chosen)], chain.head)
 
 
 class DownstreamHead(nn.Module):

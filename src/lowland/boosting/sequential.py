@@ -1,6 +1,6 @@
 """Cut an ``nn.Sequential`` into stem, blocks and head."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby, pairwise
 from typing import Any
 
@@ -20,6 +20,7 @@ def cut_sequential(model: nn.Sequential, names: Sequence[str] | None = None) -> 
     children with parts of their own; plain layers between two blocks belong to the first of them.
     A sequence of plain layers is cut before each layer with a weight matrix or kernel: the last
     group is the head, and what stands before the first such layer belongs to the first group.
+    Sequences inside are opened where they hold such a run, and where there is none at all.
 
     Args:
         model: The sequence.
@@ -36,7 +37,11 @@ def cut_sequential(model: nn.Sequential, names: Sequence[str] | None = None) -> 
     Source:
         Ours.
     """
-    items = [(name, child) for name, child in model._modules.items() if child is not None]
+    items = items_of(model)
+    if names is None:
+        items = opened(items, lambda inner: bool(longest_run([*inner.children()])))
+        if not longest_run([child for _, child in items]):
+            items = opened(items, lambda _: True)
     if names is not None:
         starts, head = named_starts([name for name, _ in items], names)
     else:
@@ -52,6 +57,25 @@ def cut_sequential(model: nn.Sequential, names: Sequence[str] | None = None) -> 
     ]
     stem = InOrder("stem", dict(items[:first])) if first else None
     return Cut(only_tensor, stem, blocks, InOrder("head", dict(items[head:]), is_head=True))
+
+
+def items_of(model: nn.Sequential) -> list[tuple[str, nn.Module]]:
+    """Names and children, in the order of their calls."""
+    return [(name, child) for name, child in model._modules.items() if child is not None]
+
+
+def opened(
+    items: Sequence[tuple[str, nn.Module]], is_to_open: Callable[[nn.Sequential], bool]
+) -> list[tuple[str, nn.Module]]:
+    """Put the children of some sequences in their places, by their names in the model."""
+    found = []
+    for name, child in items:
+        if isinstance(child, nn.Sequential) and is_plain_sequential(child) and is_to_open(child):
+            inner = [(f"{name}.{key}", part) for key, part in items_of(child)]
+            found += opened(inner, is_to_open)
+        else:
+            found.append((name, child))
+    return found
 
 
 def found_starts(children: Sequence[nn.Module]) -> tuple[list[int], int]:

@@ -1,0 +1,31 @@
+"""How the house tries the room ``boosting``; see ``drive_connectivity.py`` for the names."""
+
+from lowland.boosting import as_chain, certificate, train_boosted
+from lowland.training import as_pair, isolated_rng
+
+
+def train(model, loss_fn, batches, *, test_batches=None, **options):
+    return train_boosted(model, batches, test_batches=test_batches, **{"epochs": 2} | options)
+
+
+def read(batches):
+    """What a user has at hand; reading it is not what is tried here."""
+    with isolated_rng(0, batches=batches):
+        return [as_pair(batch) for batch in batches]
+
+
+def look(model, loss_fn, batches, **options):
+    """Cut the model, and certify what its chain says of each batch."""
+    found = []
+    for inputs, target in read(batches):
+        with isolated_rng(0, "chain"):
+            logits = as_chain(model, inputs)(inputs).detach()
+        loss_fn(logits, target)
+        found.append(certificate(logits.double().softmax(1), target).record())
+    return found
+
+
+DRIVERS = {train_boosted: train}
+PIECES = {"as_chain": look}
+TRAINS = (train_boosted,)
+BY_THE_CLOCK = ()
