@@ -1,7 +1,9 @@
 """How the house tries the room ``boosting``; see ``drive_connectivity.py`` for the names."""
 
+import torch
+
 from lowland.boosting import as_chain, certificate, train_boosted
-from lowland.training import as_pair, isolated_rng
+from lowland.training import as_pair, isolated_rng, kept_mode
 
 
 def train(model, loss_fn, batches, *, test_batches=None, **options):
@@ -18,8 +20,10 @@ def look(model, loss_fn, batches, **options):
     """Cut the model, and certify what its chain says of each batch."""
     found = []
     for inputs, target in read(batches):
-        with isolated_rng(0, "chain"):
-            logits = as_chain(model, inputs)(inputs).detach()
+        chain = as_chain(model, inputs)
+        with kept_mode(model), torch.no_grad():
+            model.eval()
+            logits = chain(inputs)
         loss_fn(logits, target)
         found.append(certificate(logits.double().softmax(1), target).record())
     return found
