@@ -192,8 +192,10 @@ def test_scales(scale):
     names = [growth.name for growth in found.growths]
     assert len(set(names)) == len(names)
     for growth in found.growths:
-        if growth.refine_epochs:  # as many passes in total, grown and refined or end to end
-            assert growth.epochs == growth.variant.epochs + growth.refine_epochs
+        if growth.refine_epochs:  # as many module updates, grown and refined or end to end
+            times = 3.84 if growth.variant.head == "downstream-2" else 1
+            spent = times * growth.variant.epochs + growth.refine_epochs
+            assert spent <= growth.epochs < spent + 1
     if found.table:
         ways = [variant.name for variant in found.table.variants]
         assert len(set(ways)) == len(ways)
@@ -284,7 +286,7 @@ def test_large_scales_on_tiny_data(scale, number, tmp_path, monkeypatch):
     task = replace(growth.task, model=model, examples=None, evaluated=None, batch_size=20)
     weak = "pad-resnet-4x4" if growth.weak else None
     growth = replace(
-        growth, task=task, weak=weak, epochs=min(2, growth.epochs), keep_state=False,
+        growth, task=task, weak=weak, epochs=min(3, growth.epochs), keep_state=False,
         refine_epochs=min(1, growth.refine_epochs), variant=replace(growth.variant, epochs=1),
     )  # fmt: skip
     only = replace(whole, growths=(growth,), table=None, checks=None, collapse=None, device="cpu")
