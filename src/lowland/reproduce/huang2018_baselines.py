@@ -92,7 +92,6 @@ def refined(
         model,
         images.training(seed),
         epochs=growth.refine_epochs,
-        optimizer=adam(growth.variant.learning_rate),
         seed=seed,
         out=folder if growth.keep_state else None,
         test_batches=images.testing,
