@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from math import isfinite
 from time import perf_counter
 from typing import Any
@@ -288,11 +289,8 @@ class ImportanceSampling:
             raise ValueError(
                 f"loss must get the {current.rows} rows that were handed out; got {len(losses)}."
             )
-        if not current.is_scored and self.switch.is_to_look:
-            current.is_scored = True
-            began = perf_counter()
-            self.switch.feed(self.scorer.training(output, target, inputs))
-            self.switch.note_look(perf_counter() - began)
+        score = partial(self.scorer.training, output, target, inputs)
+        current.is_scored = current.is_scored or self.switch.look(score)
         self.scorer.modes.check_frozen()
         return current.mean(losses)
 

@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 
 from lowland.results import plain
 
-__all__ = ["check_state", "set_state", "settings_of", "state_of"]
+__all__ = ["check_state", "checked_replay", "set_state", "settings_of", "state_of"]
 
 
 def settings_of(sampling: Any, names: Sequence[str]) -> dict[str, Any]:
@@ -88,3 +88,17 @@ def set_state(sampling: Any, names: Sequence[str], state: dict[str, Any]) -> Non
         else:
             setattr(sampling, name, value.clone() if isinstance(value, Tensor) else value)
     sampling.weight = None
+
+
+def checked_replay(replay: Any) -> list[tuple[int, bool]]:
+    """Refuse what is not a list of switches in the order of their steps."""
+    try:
+        found = [(int(step), bool(on)) for step, on in replay]
+    except (TypeError, ValueError):
+        found = None
+    if found is None or found != sorted(found, key=lambda item: item[0]):
+        raise ValueError(
+            "replay must be switches of an earlier run, [step, is_active] in the order of the "
+            f"steps; got {str(replay)[:60]}. Pass result.switches, or [[0, True]] for always on."
+        )
+    return found

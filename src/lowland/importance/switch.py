@@ -1,8 +1,9 @@
 """The switch: a running estimate of what choosing examples gains, against what it costs."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import isfinite
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from lowland.errors import NoEffectWarning
 from lowland.importance.costs import Costs
+from lowland.importance.reading import Reading
+from lowland.importance.state import checked_replay
 from lowland.importance.variance import (
     DECISIONS,
     TAU_RULES,
@@ -171,10 +174,21 @@ class Switch:
         self.costs.ratios.clear()
         return True
 
-    @property
-    def is_to_look(self) -> bool:
-        """Whether the scores of this uniform batch are to be looked at."""
-        return self.steps >= self.next_look
+    def look(self, score: Callable[[], Tensor]) -> bool:
+        """Take in the scores of a uniform batch, if it is time to.
+
+        Args:
+            score: Computes them.
+
+        Returns:
+            Whether it was.
+        """
+        if self.steps < self.next_look:
+            return False
+        began = perf_counter()
+        self.feed(score())
+        self.note_look(perf_counter() - began)
+        return True
 
     def note_look(self, seconds: float) -> None:
         """Let looking at scores cost little while the switch is off, if costs go by the clock.
@@ -379,36 +393,3 @@ class Switch:
         warnings.warn(
             f"importance sampling {why}. Training was plain SGD.", NoEffectWarning, stacklevel=3
         )
-
-
-def checked_replay(replay: Any) -> list[tuple[int, bool]]:
-    """Refuse what is not a list of switches in the order of their steps."""
-    try:
-        found = [(int(step), bool(on)) for step, on in replay]
-    except (TypeError, ValueError):
-        found = None
-    if found is None or found != sorted(found, key=lambda item: item[0]):
-        raise ValueError(
-            "replay must be switches of an earlier run, [step, is_active] in the order of the "
-            f"steps; got {str(replay)[:60]}. Pass result.switches, or [[0, True]] for always on."
-        )
-    return found
-
-
-class Reading:
-    """Numbers on their way from the device; reading them waits for these numbers only."""
-
-    def __init__(self, numbers: Tensor):
-        self.event = None
-        self.host = numbers.detach()
-        if numbers.device.type == "cuda":
-            self.host = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
-            self.host.copy_(numbers.detach(), non_blocking=True)
-            self.event = torch.cuda.Event()
-            self.event.record()
-
-    def values(self) -> Tensor:
-        """The numbers, on the CPU."""
-        if self.event is not None:
-            self.event.synchronize()
-        return self.host.cpu()

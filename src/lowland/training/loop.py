@@ -3,7 +3,6 @@
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -15,6 +14,7 @@ from lowland.results import Status, open_folder
 from lowland.training.device import autocast, choose_device
 from lowland.training.evaluate import LossFn, evaluate, kept_mode
 from lowland.training.interrupt import interruptible
+from lowland.training.plan import Plan
 from lowland.training.progress import Progress, Task, open_progress
 from lowland.training.result import TrainResult
 from lowland.training.run import (
@@ -186,32 +186,6 @@ def train(
             while run.status is None:
                 train_epoch(run, plan, task, lambda: interrupt.requested or run.step == last)
     return finish(run, plan)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run is asked to do; the arguments of :func:`train` that its loop looks at."""
-
-    batches: Any
-    epochs: int | None
-    steps: int | None
-    seed: int
-    test_batches: Any
-    evaluation_batches: Any
-    evaluate_every: int
-    measure: Callable[[nn.Module], dict[str, Any]] | None
-    until: Callable[[list[dict[str, Any]]], bool] | None
-    save_every: float
-    log: Callable[[dict[str, Any], int], None] | None
-    folder: Path | None
-
-    @property
-    def total_steps(self) -> int | None:
-        """Number of updates, None if an epoch has no known length."""
-        length = length_of(self.batches)
-        if self.steps is not None or self.epochs is None or length is None:
-            return self.steps
-        return self.epochs * length
 
 
 def make_run(
