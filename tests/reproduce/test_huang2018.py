@@ -297,17 +297,18 @@ def test_large_scales_on_tiny_data(scale, number, tmp_path, monkeypatch):
     assert verdicts["C1"] == verdicts["C2"] == verdicts["C11"] == "met"
     if growth.name != "depth-mnist":
         assert verdicts["C6"] != "not judged at this scale"
-        assert "AdaBoost.MM" in [one["way"] for one in record.runs]
+        ways = {one["way"] for one in record.runs}
+        assert ("AdaBoost.MM" in ways) is (growth.weak is not None)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", range(16))
+@pytest.mark.parametrize("number", range(17))
 def test_every_variant_of_the_table(number, tmp_path, monkeypatch):
     """Each way of section 9 grows a small network."""
     from lowland.reproduce import katharopoulos2018_tasks
 
     monkeypatch.setattr(katharopoulos2018_tasks, "load", lambda name, **_: small(name))
-    table = settings("hour").table
+    table = settings("gpu").table
     task = replace(table.task, model="pad-resnet-14-4", examples=None, batch_size=20)
     few = Table(task, (replace(table.variants[number], epochs=1),))
     only = replace(tiny(), growths=(), table=few, checks=None, collapse=None, noise=None)

@@ -14,6 +14,7 @@ from lowland.errors import MissingExtraError
 from lowland.models.boostable import padded_resnet, residual_mlp
 from lowland.models.convolutional import cnn
 from lowland.models.dense import densenet
+from lowland.models.glassy import alex6464, bruna, conv1020
 from lowland.models.normalized import normalized_cnn, normalized_mlp
 from lowland.models.perceptron import mlp
 from lowland.models.recurrent import lstm
@@ -35,6 +36,7 @@ EXAMPLES = (
     *("lstm-rows-32", "lstm-pixels-128", "lstm-permuted-128"),
     *("bn-mlp-784-2048-2048-2048-10", "bn-mlp-64-256-256-10"),
     *("bn-cnn-128", "bn-cnn-64", "bn-cnn-32-256"),
+    *("bruna-10", "bruna-10000", "conv1020-relu", "conv1020-tanh", "alex6464"),
 )
 
 
@@ -65,6 +67,9 @@ def build(
     ``bn-mlp-64-256-256-10``  perceptron without biases, batch norm after every layer, the last too
     ``bn-cnn-128``            six such convolutions and three such linear layers; W channels at
                               first; ``bn-cnn-W-H`` with H instead of 1024 hidden units
+    ``bruna-100``             toy model: one hidden layer of ReLU, sigmoid outputs
+    ``conv1020-relu``         two convolutions and two linear layers; also ``conv1020-tanh``
+    ``alex6464``              small AlexNet with batch norm and dropout
     ``timm:NAME``             any network of timm, without pretrained weights
     ``torchvision:NAME``      any network of torchvision, likewise
     ========================  ==================================================================
@@ -139,7 +144,11 @@ def from_zoo(
         steps = "rows" if match[1] == "rows" else "pixels"
         order = 0 if match[1] == "permuted" else None
         return lstm(steps, int(match[2]), count, shape, permutation_seed=order)
-    return None
+    if match := re.fullmatch(r"bruna-(\d+)", name):
+        return bruna(int(match[1]), count, shape)
+    if match := re.fullmatch(r"conv1020-(relu|tanh)", name):
+        return conv1020(match[1], count, shape)
+    return alex6464(count, shape) if name == "alex6464" else None
 
 
 def check_widths(
@@ -214,5 +223,6 @@ def unknown(name: str) -> str:
         "mlp-bn-64-32-10, cnn-48, cnn-48x2, resnet-20, pad-resnet-50, pad-resnet-50-8, "
         "pad-resnet-52x15, res-mlp-64-128-10x8, densenet-40-12, densenet-100-12-bc, wrn-28-2, "
         "lstm-rows-32, lstm-pixels-128, lstm-permuted-128, bn-mlp-64-32-10, bn-cnn-128, "
-        "bn-cnn-32-256, timm:NAME and torchvision:NAME, with other numbers too."
+        "bn-cnn-32-256, bruna-10, conv1020-relu, conv1020-tanh, alex6464, timm:NAME and "
+        "torchvision:NAME, with other numbers too."
     )
