@@ -3,7 +3,6 @@
 from collections import OrderedDict
 from math import prod
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -15,9 +14,7 @@ ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh}
 FEW_CLASSES = 10  # with more, the published small network is wider
 
 
-def bruna(
-    hidden: int, classes: int = 10, in_shape: tuple[int, ...] = (3, 32, 32)
-) -> nn.Sequential:
+def bruna(hidden: int, classes: int = 10, in_shape: tuple[int, ...] = (3, 32, 32)) -> nn.Sequential:
     """Build the toy model: one hidden layer of ReLU, and a sigmoid for every class.
 
     It is trained with :func:`one_hot_losses`; with many hidden units it has no bad minima.
@@ -75,6 +72,7 @@ def one_hot_losses(
         Baity-Jesi et al., ICML 2018, official code.
 
     Example:
+        >>> import torch
         >>> one_hot_losses(torch.tensor([[1.0, 0.0], [0.5, 0.5]]), torch.tensor([0, 0]))
         tensor([0.0000, 0.2500])
     """
@@ -109,9 +107,7 @@ def conv1020(
         31770
     """
     if activation not in ACTIVATIONS:
-        raise ValueError(
-            f"activation must be one of {', '.join(ACTIVATIONS)}; got {activation!r}."
-        )
+        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}; got {activation!r}.")
     if classes < 1:
         raise ValueError(f"classes must be positive; got {classes}.")
     channels, height, wide = channels_and_size(in_shape, smallest=16)
