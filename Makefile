@@ -7,7 +7,7 @@ BIN    := .venv/bin
 demo: .venv/.installed
 	$(BIN)/python -m lowland run demo
 test: .venv/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 check: .venv/.checkers test
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/ruff check src tests benchmarks
