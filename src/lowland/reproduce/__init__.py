@@ -1,6 +1,8 @@
 """One recipe per paper: its experiments at several scales, its claims, our verdicts."""
 
 RECIPES = {
+    "baityjesi2018": "Comparing Dynamics: Deep Neural Networks versus Glassy Systems: two-time "
+    "displacements, gradient noise and flat directions beside the exact p-spin glass",
     "draxler2018": "Essentially No Barriers in Neural Network Energy Landscape: "
     "paths of low loss between independently trained minima (AutoNEB)",
     "huang2018": "Learning Deep ResNet Blocks Sequentially using Boosting Theory: networks grown "
