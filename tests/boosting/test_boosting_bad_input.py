@@ -56,7 +56,16 @@ WORDS = [
 
 
 @pytest.mark.untyped
-@pytest.mark.parametrize(("options", "words"), WORDS, ids=lambda value: str(value)[:40])
+def name_of(value):
+    """Names without addresses in memory: several processes must see the same tests."""
+    return value[:30] if isinstance(value, str) else type(value).__name__
+
+
+def names_of(value):
+    return value[:40] if isinstance(value, str) else ", ".join(value)
+
+
+@pytest.mark.parametrize(("options", "words"), WORDS, ids=names_of)
 def test_options(options, words):
     model = tower()
     before = snapshot(model)
@@ -81,7 +90,7 @@ BATCHES = [
 ]
 
 
-@pytest.mark.parametrize(("batches", "words"), BATCHES, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(("batches", "words"), BATCHES, ids=name_of)
 def test_batches(batches, words):
     model = tower()
     before = snapshot(model)
