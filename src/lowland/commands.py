@@ -7,9 +7,14 @@ import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
+
+from lowland.errors import LowlandError
+
+MISSED, INTERRUPTED = 3, 130  # exit codes
 
 
 class UsageError(Exception):
@@ -34,7 +39,7 @@ def say(text: str) -> None:
 def stopped(line: str) -> int:
     """Say how to go on after Ctrl-C."""
     say(f"\nStopped. The same command goes on from the last saved state:\n  {line}")
-    return 130
+    return INTERRUPTED
 
 
 def list_recipes(args: Namespace) -> int:
@@ -82,7 +87,7 @@ def run_recipes(args: Namespace) -> int:
         return stopped(args.line)
     if did_not_finish(record):
         return 1
-    return 3 if any(claim.verdict == "missed" for claim in record.claims) else 0
+    return MISSED if any(claim.verdict == "missed" for claim in record.claims) else 0
 
 
 def refuse_torchrun() -> None:
@@ -101,19 +106,69 @@ def run_demo(args: Namespace) -> int:
 
     if args.source or args.changes:
         raise UsageError("--from and --set belong to one recipe; the demo runs all of them.")
-    out, records = args.out or Path("lowland-out") / "demo", []
+    out = args.out or Path("lowland-out") / "demo"
     choices = [choose(args, name) for name in RECIPES]
-    for number, choice in enumerate(choices, 1):
-        if not args.quiet:
-            say(f"{number} of {len(choices)}  {choice.name}: {RECIPES[choice.name]}")
-        seeds = [] if args.seeds is None else ["--seeds", str(args.seeds)]
-        line = shlex.join(["lowland", "run", choice.name, "--scale", choice.scale, *seeds])
-        records.append(run_one(args, choice, out / choice.name, line))
-        if interrupted(records[-1]):
-            return stopped(args.line)
+    cores = os.cpu_count() or 1
+    if len(choices) > 1 and cores > 1 and args.threads is None:
+        records = run_together(args, choices, out, cores)
+    else:
+        records = run_in_turn(args, choices, out)
+    if any(map(interrupted, records)):
+        return stopped(args.line)
     finish(args, records, out)
     # a missed claim is a result of the demo, not its failure
     return 1 if any([did_not_finish(record) for record in records]) else 0
+
+
+def line_of(args: Namespace, choice: Choice) -> list[str]:
+    """The words that repeat one recipe of the demo."""
+    seeds = [] if args.seeds is None else ["--seeds", str(args.seeds)]
+    return ["run", choice.name, "--scale", choice.scale, *seeds]
+
+
+def run_in_turn(args: Namespace, choices: Sequence[Choice], out: Path) -> list[Any]:
+    """Run recipes one after the other, in this process."""
+    from lowland.reproduce import RECIPES
+
+    records = []
+    for number, choice in enumerate(choices, 1):
+        if not args.quiet:
+            say(f"{number} of {len(choices)}  {choice.name}: {RECIPES[choice.name]}")
+        line = shlex.join(["lowland", *line_of(args, choice)])
+        records.append(run_one(args, choice, out / choice.name, line))
+        if interrupted(records[-1]):
+            break
+    return records
+
+
+def run_together(args: Namespace, choices: Sequence[Choice], out: Path, cores: int) -> list[Any]:
+    """Run recipes side by side, one on each core."""
+    from lowland.reproduce import RECIPES
+    from lowland.results import Record
+    from lowland.side_by_side import Job, run_side_by_side
+
+    common = ["--threads", "1", "--quiet"]
+    common += [f"--{name}" for name in ("download", "restart") if getattr(args, name)]
+    common += [] if args.data is None else ["--data", str(args.data)]
+    jobs = []
+    for number, choice in enumerate(choices, 1):
+        if not args.quiet:
+            say(f"{number} of {len(choices)}  {choice.name}: {RECIPES[choice.name]}")
+        words = [*line_of(args, choice), "--out", str(out / choice.name), *common]
+        jobs.append(Job(choice.name, tuple(words)))
+    ended = run_side_by_side(jobs, cores, progress=not args.quiet)
+    if any(code == INTERRUPTED for code, _ in ended.values()):
+        raise KeyboardInterrupt
+    records = []
+    for choice in choices:
+        code, words = ended[choice.name]
+        if code not in (0, MISSED):
+            raise LowlandError(f"{choice.name} ended with code {code}: {words or 'without a word'}")
+        file = out / choice.name / "record.json"
+        line = shlex.join(["lowland", *line_of(args, choice)])
+        records.append(replace(Record.load(file), command=line))
+        records[-1].save(file)
+    return records
 
 
 def choose(args: Namespace, name: str | None) -> Choice:
