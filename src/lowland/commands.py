@@ -76,13 +76,16 @@ def draw_report(args: Namespace) -> int:
 
 def run_recipes(args: Namespace) -> int:
     """``lowland run``: one recipe, or all of them as the demo."""
+    from lowland.side_by_side import has_parent
+
     refuse_torchrun()
     if args.recipe == "demo":
         return run_demo(args)
     choice = choose(args, args.recipe)
     out = args.out or Path("lowland-out") / f"{choice.name}-{choice.scale}"
     record = run_one(args, choice, out, args.line)
-    finish(args, [record], out)
+    if not has_parent():  # which draws all pages as one
+        finish(args, [record], out)
     if interrupted(record):
         return stopped(args.line)
     if did_not_finish(record):

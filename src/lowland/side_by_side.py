@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-__all__ = ["Job", "end_with_parent", "run_side_by_side"]
+__all__ = ["Job", "end_with_parent", "has_parent", "run_side_by_side"]
 
 PARENT = "LOWLAND_PARENT"
 SECONDS_BETWEEN_LOOKS = 0.2
@@ -99,6 +99,11 @@ def last_words(one: Running) -> str:
     with one.errors as stream:
         stream.seek(0)
         return stream.read()[-2000:].strip()
+
+
+def has_parent() -> bool:
+    """Whether this process was started here."""
+    return PARENT in os.environ
 
 
 def end_with_parent() -> None:
