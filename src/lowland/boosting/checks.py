@@ -17,8 +17,7 @@ from lowland.boosting.local import Module
 from lowland.boosting.objectives import objective as known_objective
 from lowland.boosting.rounds import Data
 from lowland.boosting.stops import stop_rule
-from lowland.training import as_pair, autocast, device_of, isolated_rng, rank_and_world
-from lowland.training.settings import plain_items
+from lowland.training import as_pair, autocast, device_of, isolated_rng, plain_items, rank_and_world
 
 __all__ = ["check_model", "check_modules", "check_plan", "describe", "first_inputs"]
 

@@ -20,11 +20,11 @@ from lowland.training import (
     Progress,
     TrainResult,
     all_sum,
+    length_of,
     rank_and_world,
     recalibrate,
     train,
 )
-from lowland.training.settings import length_of
 
 __all__ = [
     "Plan",

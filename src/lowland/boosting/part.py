@@ -1,6 +1,6 @@
 """One module of a chain: which of the user's modules it is made of, and what flows through it."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lowland.errors import UnsupportedModelError
-from lowland.training import isolated_rng, kept_mode
+from lowland.training import isolated_rng, kept_buffers, kept_mode
 
 __all__ = ["Cut", "InOrder", "Part", "Wrapped", "has_weights", "logits_of", "unharmed"]
 
@@ -181,18 +181,3 @@ def unharmed(model: nn.Module) -> Iterator[None]:
             yield
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
-
-
-@contextmanager
-def kept_buffers(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Put the buffers of modules back, their identity and their bits."""
-    before = [(module, dict(module._buffers)) for module in modules]
-    values = [(b, b.clone()) for _, buffers in before for b in buffers.values() if b is not None]
-    try:
-        yield
-    finally:
-        for module, buffers in before:
-            module._buffers.update(buffers)
-        for buffer, value in values:
-            if not torch.equal(buffer, value):
-                buffer.detach().copy_(value)

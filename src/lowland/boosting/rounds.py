@@ -15,7 +15,6 @@ from lowland.boosting.fitting import Plan, fit, is_fitted, train_local
 from lowland.boosting.heads import DownstreamHead
 from lowland.boosting.local import Local, Module, evaluated, hypothesis
 from lowland.boosting.memory import saved_bytes
-from lowland.boosting.part import kept_buffers
 from lowland.boosting.result import Round
 from lowland.boosting.statistics import measure
 from lowland.boosting.stops import needs_certificate, stop_rule
@@ -26,6 +25,7 @@ from lowland.training import (
     all_sum,
     autocast,
     isolated_rng,
+    kept_buffers,
     kept_mode,
 )
 

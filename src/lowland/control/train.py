@@ -30,11 +30,11 @@ from lowland.training import (
     choose_device,
     generator,
     isolated_rng,
+    length_of,
     norm_layers,
     recalibrate,
     train,
 )
-from lowland.training.settings import length_of
 
 __all__ = ["train_msa"]
 

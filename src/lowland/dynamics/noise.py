@@ -1,7 +1,6 @@
 """How much the gradient of a mini-batch scatters while the weights stand still."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
@@ -17,6 +16,7 @@ from lowland.training import (
     batch_count,
     device_of,
     isolated_rng,
+    kept_buffers,
     kept_mode,
     mode,
 )
@@ -112,7 +112,7 @@ def gradient_noise(
     params = trainable(inner).size
     with (
         kept_mode(inner),
-        kept_buffers(inner),
+        kept_buffers(inner.modules()),
         isolated_rng(seed, "gradient noise", batches=batches),
         mode(inner, norm_trains=batch_norm == "train"),
     ):
@@ -183,15 +183,3 @@ def unwrapped(model: nn.Module) -> nn.Module:
     """The module inside of a DistributedDataParallel, whose forward expects a backward pass."""
     wrapper = torch.nn.parallel.DistributedDataParallel
     return model.module if isinstance(model, wrapper) else model
-
-
-@contextmanager
-def kept_buffers(model: nn.Module) -> Iterator[None]:
-    """Put the values of all buffers back."""
-    before = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for buffer, value in before:
-                buffer.copy_(value)

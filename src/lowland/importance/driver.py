@@ -11,8 +11,7 @@ from torch.optim import Optimizer
 
 from lowland.importance.sampling import ImportanceSampling
 from lowland.results import Status, plain, write_json
-from lowland.training import TrainResult, choose_device, train
-from lowland.training.settings import length_of
+from lowland.training import TrainResult, choose_device, length_of, train
 
 __all__ = ["ImportanceResult", "train_with_importance"]
 

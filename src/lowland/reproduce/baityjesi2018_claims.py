@@ -25,7 +25,7 @@ from lowland.reproduce.baityjesi2018_rules import (
     spelled,
     toy_alike,
 )
-from lowland.reproduce.li2018_numbers import because, verdict
+from lowland.reproduce.verdicts import because, verdict
 from lowland.results import Claim
 
 __all__ = ["judge"]

@@ -5,7 +5,7 @@ from math import sqrt
 from statistics import fmean, stdev
 
 from lowland.reproduce.baityjesi2018_numbers import Runs, at_lag
-from lowland.reproduce.li2018_numbers import because, verdict
+from lowland.reproduce.verdicts import because, verdict
 from lowland.results import Claim
 
 __all__ = ["flat_grows", "glass_contrast", "no_barrier", "two_phases"]

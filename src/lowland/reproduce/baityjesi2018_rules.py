@@ -12,7 +12,7 @@ one longer run.
 from typing import Any
 
 from lowland.reproduce.baityjesi2018_numbers import Runs
-from lowland.reproduce.li2018_numbers import because, verdict
+from lowland.reproduce.verdicts import because, verdict
 from lowland.results import Claim
 
 __all__ = [

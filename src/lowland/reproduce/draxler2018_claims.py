@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from lowland.reproduce.verdicts import because, verdict
 from lowland.results import NOT_JUDGED, Claim
 
 __all__ = ["judge"]
@@ -35,18 +36,6 @@ def judge(settings: dict[str, Any], runs: Runs, xor: Runs | None) -> list[Claim]
         capacity(xor),
         cost(settings, runs),
     ]
-
-
-def verdict(truths: Sequence[bool]) -> str:
-    """Met if every repetition meets the rule."""
-    if not truths:
-        return NOT_JUDGED
-    return "met" if all(truths) else "missed"
-
-
-def because(judged: str, cause: str) -> str:
-    """What we think is the cause, if a claim was missed."""
-    return f" Likely cause of the miss: {cause}" if judged == "missed" else ""
 
 
 def each(runs: Runs, number: Callable[[dict[str, Any]], float]) -> tuple[float, ...]:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from lowland.reproduce.huang2018_numbers import Runs
-from lowland.reproduce.li2018_numbers import because, verdict
+from lowland.reproduce.verdicts import because, verdict
 from lowland.results import Claim
 
 __all__ = [

@@ -12,7 +12,8 @@ from lowland.reproduce.huang2018_check_claims import (
     updates_stay_cheap,
 )
 from lowland.reproduce.huang2018_numbers import Runs, chosen, gaps, names_of, signed_square
-from lowland.reproduce.li2018_numbers import because, verdict, word
+from lowland.reproduce.li2018_numbers import word
+from lowland.reproduce.verdicts import because, verdict
 from lowland.results import Claim
 
 __all__ = ["judge"]

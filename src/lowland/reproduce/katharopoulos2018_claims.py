@@ -14,7 +14,6 @@ from lowland.reproduce.katharopoulos2018_numbers import (
 )
 from lowland.reproduce.katharopoulos2018_score_claims import (
     as_good_as_exact,
-    because,
     cheap,
     few_lines,
     loss_can_hurt,
@@ -22,8 +21,8 @@ from lowland.reproduce.katharopoulos2018_score_claims import (
     probabilities_match,
     switch_turns,
     variance_reduced_gradients,
-    verdict,
 )
+from lowland.reproduce.verdicts import because, verdict
 from lowland.results import Claim
 
 __all__ = ["judge"]

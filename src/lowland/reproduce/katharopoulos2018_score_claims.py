@@ -1,15 +1,14 @@
 """Claims of Katharopoulos & Fleuret 2018 about scores, the switch and the noise floor."""
 
-from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
 from lowland.reproduce.katharopoulos2018_numbers import CLOCKS, Runs, pick
+from lowland.reproduce.verdicts import because, verdict
 from lowland.results import NOT_JUDGED, Claim
 
 __all__ = [
     "as_good_as_exact",
-    "because",
     "cheap",
     "few_lines",
     "loss_can_hurt",
@@ -17,7 +16,6 @@ __all__ = [
     "probabilities_match",
     "switch_turns",
     "variance_reduced_gradients",
-    "verdict",
 ]
 
 
@@ -215,18 +213,6 @@ def variance_reduced_gradients() -> Claim:
         "out of scope: these methods are not part of this library",
         note="The claim is about other methods.",
     )
-
-
-def verdict(truths: Sequence[bool]) -> str:
-    """Met if every part of the rule is."""
-    if not truths:
-        return NOT_JUDGED
-    return "met" if all(truths) else "missed"
-
-
-def because(judged: str, cause: str) -> str:
-    """What we think is the cause, if a claim was missed."""
-    return f" Likely cause of the miss: {cause}" if judged == "missed" else ""
 
 
 def means(looks: Runs, what: str, score: str) -> dict[int, float]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lowland.reproduce.li2018_numbers import because, verdict
+from lowland.reproduce.verdicts import because, verdict
 from lowland.results import Claim
 
 __all__ = ["is_control", "needs_no_gradient", "penalty_stabilizes", "second_order"]

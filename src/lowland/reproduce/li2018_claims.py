@@ -8,9 +8,10 @@ from lowland.reproduce.li2018_check_claims import (
     penalty_stabilizes,
     second_order,
 )
-from lowland.reproduce.li2018_numbers import because, mean, pick, reaches, spread, verdict, word
+from lowland.reproduce.li2018_numbers import mean, pick, reaches, spread, word
 from lowland.reproduce.li2018_published import ENDS, LOGS, SOURCE, at_epoch
 from lowland.reproduce.li2018_settings import PRICES
+from lowland.reproduce.verdicts import because, verdict
 from lowland.results import NOT_JUDGED, Claim
 
 __all__ = ["judge"]

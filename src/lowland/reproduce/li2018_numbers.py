@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-from lowland.results import NOT_JUDGED
-
 __all__ = [
-    "Runs", "arms_of", "because", "mean", "pick", "reaches", "spread", "verdict", "word",
+    "Runs", "arms_of", "mean", "pick", "reaches", "spread", "word",
 ]  # fmt: skip
 
 Runs = Sequence[dict[str, Any]]
@@ -107,30 +105,3 @@ def reaches(run: dict[str, Any], what: str, level: float) -> int | None:
         if row[what] is not None and row[what] >= level:
             return row["epoch"]
     return None
-
-
-def verdict(truths: Sequence[bool]) -> str:
-    """Met if every repetition meets the rule.
-
-    Args:
-        truths: One per repetition; none if nothing was measured.
-
-    Returns:
-        A verdict.
-    """
-    if not truths:
-        return NOT_JUDGED
-    return "met" if all(truths) else "missed"
-
-
-def because(judged: str, cause: str) -> str:
-    """What we think is the cause, if a claim was missed.
-
-    Args:
-        judged: The verdict.
-        cause: In words.
-
-    Returns:
-        A sentence with a blank before it, or nothing.
-    """
-    return f" Likely cause of the miss: {cause}" if judged == "missed" else ""

@@ -8,6 +8,7 @@ from lowland.training.evaluate import (
     checked_losses,
     device_of,
     evaluate,
+    kept_buffers,
     kept_mode,
     mistakes,
 )
@@ -19,6 +20,7 @@ from lowland.training.progress import Progress, open_progress
 from lowland.training.ranks import all_sum, broadcast, is_main_process, rank_and_world
 from lowland.training.result import TrainResult
 from lowland.training.seeds import generator, isolated_rng, seed_from
+from lowland.training.settings import length_of, plain_items
 
 __all__ = [
     "Evaluation",
@@ -39,13 +41,16 @@ __all__ = [
     "interruptible",
     "is_main_process",
     "isolated_rng",
+    "kept_buffers",
     "kept_mode",
+    "length_of",
     "match_state",
     "map_tensors",
     "mistakes",
     "mode",
     "norm_layers",
     "open_progress",
+    "plain_items",
     "rank_and_world",
     "read_state",
     "recalibrate",

@@ -22,6 +22,7 @@ __all__ = [
     "checked_losses",
     "device_of",
     "evaluate",
+    "kept_buffers",
     "kept_mode",
     "mistakes",
 ]
@@ -202,3 +203,25 @@ def kept_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in before:
             module.training = training
+
+
+@contextmanager
+def kept_buffers(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Put the buffers of modules back, their identity and their bits.
+
+    Args:
+        modules: Such as ``model.modules()``.
+
+    Yields:
+        Nothing.
+    """
+    before = [(module, dict(module._buffers)) for module in modules]
+    values = [(b, b.clone()) for _, buffers in before for b in buffers.values() if b is not None]
+    try:
+        yield
+    finally:
+        for module, buffers in before:
+            module._buffers.update(buffers)
+        for buffer, value in values:
+            if not torch.equal(buffer, value):
+                buffer.detach().copy_(value)

@@ -90,7 +90,14 @@ def describe_run(run: Run, batches: Any) -> dict[str, Any]:
 
 
 def length_of(batches: Any) -> int | None:
-    """Count the batches of an epoch, None if that is not known beforehand."""
+    """Count the batches of an epoch.
+
+    Args:
+        batches: Any iterable.
+
+    Returns:
+        How many; None if that is not known beforehand.
+    """
     try:
         return len(batches)
     except TypeError:
@@ -98,7 +105,14 @@ def length_of(batches: Any) -> int | None:
 
 
 def plain_items(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep the entries that are plain values, or lists of them."""
+    """Keep the entries that are plain values, or lists of them.
+
+    Args:
+        values: Any mapping.
+
+    Returns:
+        Those entries.
+    """
     return {name: value for name, value in values.items() if is_plain(value)}
 
 
