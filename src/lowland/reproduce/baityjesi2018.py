@@ -29,8 +29,8 @@ from lowland.reproduce.baityjesi2018_settings import (
     Widths,
 )
 from lowland.reproduce.baityjesi2018_widths import scan_widths
-from lowland.reproduce.katharopoulos2018_races import Kept
 from lowland.reproduce.katharopoulos2018_tasks import Images
+from lowland.reproduce.kept import Kept
 from lowland.results import Record, Status, environment, open_folder, plain
 from lowland.training import choose_device, open_progress, use_threads
 

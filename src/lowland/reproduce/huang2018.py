@@ -29,7 +29,7 @@ from lowland.reproduce.huang2018_settings import (
     Variant,
 )
 from lowland.reproduce.huang2018_variants import try_variants
-from lowland.reproduce.katharopoulos2018_races import Kept
+from lowland.reproduce.kept import Kept
 from lowland.results import Record, Status, environment, open_folder, plain
 from lowland.training import choose_device, open_progress, use_threads
 

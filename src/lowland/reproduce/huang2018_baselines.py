@@ -20,8 +20,8 @@ from lowland.reproduce.huang2018_growth import (
     stopped,
 )
 from lowland.reproduce.huang2018_settings import Growth
-from lowland.reproduce.katharopoulos2018_races import Kept
 from lowland.reproduce.katharopoulos2018_tasks import Images, losses
+from lowland.reproduce.kept import Kept
 from lowland.results import plain
 from lowland.training import read_state, train
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from lowland.reproduce.huang2018_growth import boost, network, percent, summary
 from lowland.reproduce.huang2018_settings import Table, Variant
-from lowland.reproduce.katharopoulos2018_races import Kept
 from lowland.reproduce.katharopoulos2018_tasks import Images
+from lowland.reproduce.kept import Kept
 
 __all__ = ["try_variants"]
 

@@ -13,7 +13,7 @@ from typing import Any
 from lowland.reproduce.katharopoulos2018_claims import judge
 from lowland.reproduce.katharopoulos2018_figures import draw
 from lowland.reproduce.katharopoulos2018_noise import Noise, measure_noise
-from lowland.reproduce.katharopoulos2018_races import Kept, run_race
+from lowland.reproduce.katharopoulos2018_races import run_race
 from lowland.reproduce.katharopoulos2018_settings import (
     FineTuning,
     Race,
@@ -25,6 +25,7 @@ from lowland.reproduce.katharopoulos2018_settings import (
 from lowland.reproduce.katharopoulos2018_switch import measure_switch
 from lowland.reproduce.katharopoulos2018_tasks import Images, check_arms, race_images
 from lowland.reproduce.katharopoulos2018_variance import measure_variance
+from lowland.reproduce.kept import Kept
 from lowland.results import Record, Status, environment, open_folder, plain
 from lowland.training import choose_device, open_progress, use_threads
 

@@ -1,12 +1,10 @@
 """Run the races of the recipe: tune, then every budget for every seed, each kept when finished."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import product
-from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import torch
@@ -21,9 +19,9 @@ from lowland.reproduce.katharopoulos2018_tasks import (
     losses,
     make_arm,
 )
-from lowland.results import read_json, write_json
+from lowland.reproduce.kept import Kept
 
-__all__ = ["Kept", "flushed_denormals", "run_race"]
+__all__ = ["flushed_denormals", "run_race"]
 
 # Arms that are about cost do not run at equal steps.
 ABOUT_COST = ("larger", "default")
@@ -36,38 +34,6 @@ TUNED_AS = {"replacement": "uniform", "subset": "uniform"}
 
 # Share of the updates that tells how long all of them take, where nothing else has measured it.
 PROBE = 0.01
-
-
-class Kept:
-    """What is finished lies in a folder, with the seconds it took.
-
-    Attributes:
-        folder: The folder.
-        seconds: Of everything that was asked for.
-    """
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.seconds = 0.0
-
-    def __call__(self, name: str, compute: Callable[[], Any]) -> Any:
-        """Read plain values from a file, or compute and write them.
-
-        Args:
-            name: Of the file, without its ending.
-            compute: Gives what :func:`lowland.results.plain` can treat.
-
-        Returns:
-            What the file holds.
-        """
-        file = self.folder / f"{name}.json"
-        if not file.exists():
-            begin = perf_counter()
-            values = compute()
-            write_json(file, {"seconds": perf_counter() - begin, "values": values})
-        found = read_json(file)
-        self.seconds += found["seconds"]
-        return found["values"]
 
 
 def run_race(
