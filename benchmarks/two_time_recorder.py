@@ -1,6 +1,6 @@
 """The two-time recorder: training with it against the same without, and the memory of sketches.
 
-python benchmarks/two_time_recorder.py [--steps 40000] [--only mlp] [--out two_time_recorder.json]
+python benchmarks/two_time_recorder.py [--only mlp] [--out two_time_recorder.json]
 
 Both are trained in turns, piece by piece, by SGD with momentum, through the whole plan of 50
 waiting times and 100 lags. The extra time is that inside ``record``, and its share of the time of
@@ -36,33 +36,35 @@ def main() -> None:
     """Overhead for three networks, then memory."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=40_000, help="length of the run recorded")
+    parser.add_argument("--steps", type=int, nargs="+", default=[10_000, 40_000], help="of a run")
     parser.add_argument("--pieces", type=int, default=40, help="pieces that are timed in turns")
-    parser.add_argument("--share", type=float, default=1.0, help="share of a piece that is run")
+    parser.add_argument("--updates", type=int, default=1000, help="trained in a piece, at most")
     parser.add_argument("--only", default="", help="networks whose name has this")
     parser.add_argument("--out", help="JSON file")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     found = []
-    columns = ["network", "weights", "memory", "mode", "overhead", "ratio of pieces", "ms/step"]
-    for name, memory, mode in (
-        (name, memory, mode)
+    columns = ["network", "steps", "memory", "mode", "overhead", "ratio of pieces", "ms/step"]
+    for name, steps, memory, mode in (
+        (name, steps, memory, mode)
         for name in NETWORKS
         if arguments.only in name
+        for steps in arguments.steps
         for memory, mode in (("exact", "pairs"), ("exact", "shared"), ("sketch", "shared"))
         if memory == "exact" or name == "mlp, a million weights"
     ):
-        row = overhead(name, memory, mode, arguments)
+        row = overhead(name, memory, mode, steps, arguments.pieces, arguments.updates)
         found.append(row)
         low, high = row["quartiles"]
-        cells = [name, row["weights"], memory, mode, f"{row['overhead']:.4f}"]
+        cells = [name, steps, memory, mode, f"{row['overhead']:.4f}"]
         ratio = f"{row['ratio']:.3f} ({low:.3f} to {high:.3f})"
         print(table(columns, [[*cells, ratio, f"{row['ms']:.3f}"]]), flush=True)
     memory = [memory_of(size) for size in (56_890, 11_181_642, 10**9)]
     cells = [[row["weights"], f"{row['exact']:.1f}", f"{row['sketch']:.1f}"] for row in memory]
     print(table(["weights", "MiB of copies", "MiB of sketches"], cells))
     if arguments.out:
-        record = {"overhead": found, "memory": memory, "steps": arguments.steps}
+        settings = {"threads": arguments.threads, "pieces": arguments.pieces}
+        record = {"overhead": found, "memory": memory, "updates": arguments.updates} | settings
         write_json(arguments.out, {"environment": environment()} | record)
 
 
@@ -85,24 +87,26 @@ def trainer(name: str) -> tuple[nn.Module, Callable[[], None]]:
     return model, update
 
 
-def overhead(name: str, memory: str, mode: str, arguments: argparse.Namespace) -> dict[str, Any]:
+def overhead(
+    name: str, memory: str, mode: str, steps: int, pieces: int, updates: int
+) -> dict[str, Any]:
     """Train twins in turns, one of them recorded.
 
-    A slow network is not trained through the whole run: its weights still move at every instant of
-    the clock, and an update is taken to last what the timed ones do.
+    A slow network is not trained through the whole run, but is recorded at every instant of the
+    clock, and an update is taken to last what the timed ones do.
     """
     (watched, step), (_, plain) = trainer(name), trainer(name)
-    clock = plan(arguments.steps, mode=mode)
+    clock = plan(steps, mode=mode)
     recorder = TwoTimeRecorder(watched, clock=clock, memory=memory)
     for _ in range(3):
         step()
         plain()
-    bounds = [round(arguments.steps * k / arguments.pieces) for k in range(arguments.pieces + 1)]
+    bounds = [round(steps * k / pieces) for k in range(pieces + 1)]
     inside, without, ratios = 0.0, 0.0, []
     recorder.record(0)
     for number, (first, last) in enumerate(zip(bounds, bounds[1:], strict=False)):
         run = range(first + 1, last + 1)
-        train = max(1, round(len(run) * arguments.share))
+        train = min(len(run), updates)
 
         def recorded(run: range = run, train: int = train) -> tuple[float, float]:
             spent, began = 0.0, perf_counter()
@@ -132,12 +136,13 @@ def overhead(name: str, memory: str, mode: str, arguments: argparse.Namespace) -
         "weights": sum(p.numel() for p in watched.parameters()),
         "memory": memory,
         "mode": mode,
+        "steps": steps,
         "pairs": len(clock.pairs),
         "instants": len(clock.instants),
         "overhead": 1 + inside / without,
         "ratio": median(ratios),
         "quartiles": quartiles(ratios),
-        "ms": 1000 * without / arguments.steps,
+        "ms": 1000 * without / steps,
         "bytes": recorder.bytes,
     }
 

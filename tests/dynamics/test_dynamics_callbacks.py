@@ -19,6 +19,12 @@ OPTIONS = {"waits": [0, 3, 6], "lags": [1, 4, 10]}
 class Callback:
     """As much of a framework's callback as the mixins need."""
 
+    def on_train_start(self, trainer, pl_module):
+        raise AssertionError("the mixin stands in front")
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        raise AssertionError("the mixin stands in front")
+
 
 class Run:
     """Training with two batches per update, and a place to stop at."""
@@ -109,6 +115,28 @@ def test_hugging_face(by_hand, tmp_path):
     run.load(saved)
     with_hugging_face(run, second, args, 40)
     assert plain(second.recorder.result()) == by_hand
+
+
+def test_resuming_without_a_state_is_refused(tmp_path):
+    """A checkpoint of a run that nobody watched."""
+    watch = type("Watch", (hugging_face.TwoTimeCallback, Callback), {})(**OPTIONS)
+    args = SimpleNamespace(output_dir=tmp_path, process_index=0)
+    state = SimpleNamespace(global_step=8)
+    with pytest.raises(FileNotFoundError, match="resume without it"):
+        watch.on_train_begin(args, state, None, model=Run().model)
+
+
+@pytest.mark.parametrize("bases", [(), (Callback,)], ids=["alone", "behind"])
+@pytest.mark.parametrize(
+    ("mixin", "package"),
+    [(lightning.TwoTimeCallback, "lightning"), (hugging_face.TwoTimeCallback, "transformers")],
+    ids=["lightning", "transformers"],
+)
+def test_a_mixin_that_nobody_would_call_is_refused(mixin, package, bases):
+    """Alone it lacks the other hooks; behind the callback its own are never reached."""
+    watch = type("Watch", (*bases, mixin), {})
+    with pytest.raises(TypeError, match=f"must stand in front.*Install {package}, and write"):
+        watch(**OPTIONS)
 
 
 def test_frameworks_are_not_imported():

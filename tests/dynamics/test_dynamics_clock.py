@@ -78,6 +78,10 @@ def test_how_many_wait_at_once():
     assert pairs_of([0, 3], [3]).most_waits == 2  # the end of one is the beginning of the other
 
 
+def test_times_beyond_64_bits():
+    assert log_times(1, 1e30, 4) == (0, 1, 10**10, 10**20, int(1e30))
+
+
 def test_other_units():
     assert steps_at([0, 0.3, 1.0], 0.1) == (0, 3, 10)
     assert steps_at([0, 150, 1000], 100) == (0, 2, 10)
@@ -88,9 +92,10 @@ def test_other_units():
     ("call", "words"),
     [
         (lambda: log_times(0.5, 10, 3), "at least 1 update; got 0.5"),
-        (lambda: log_times(1, 10, 1), "at least 2 times; got 1"),
+        (lambda: log_times(1, 10, 1), "whole number of times, at least 2; got 1"),
         (lambda: log_times(10, 5, 3), "at least the first, 10; got 5"),
-        (lambda: plan(4), "at least the first, 10; got 2.0"),
+        (lambda: plan(4), "must have at least 20 updates.*got total = 4. .*choose waits and lags"),
+        (lambda: plan(100, last_wait=3), "at least the first, 10; got 3"),
         (lambda: plan(100, mode="union"), "mode must be one of"),
         (lambda: pairs_of([-1], [1]), "waits must be whole numbers"),
         (lambda: pairs_of([1], []), "lags must be whole numbers"),
@@ -104,3 +109,9 @@ def test_other_units():
 def test_bad_grids(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+@pytest.mark.untyped
+def test_a_grid_has_a_whole_number_of_times():
+    with pytest.raises(ValueError, match="whole number of times, at least 2; got 2.5"):
+        log_times(1, 10, 2.5)

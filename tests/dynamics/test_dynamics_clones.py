@@ -1,5 +1,7 @@
 """Clones: a pure random walk has exponent 1, drift cancels, and curvature stops the noise."""
 
+import json
+import warnings
 from copy import deepcopy
 from math import sqrt
 
@@ -9,7 +11,9 @@ from torch import nn
 from torch.testing import assert_close
 from torch.utils.data import DataLoader, TensorDataset
 
+from lowland.data import Batches
 from lowland.dynamics.clones import clone_displacement, fork, measure_clones
+from lowland.dynamics.langevin_sgd import LangevinSGD
 from lowland.errors import NoEffectWarning
 from lowland.results import Status
 from small_networks import (
@@ -168,12 +172,95 @@ def test_the_run_is_not_disturbed(make, kind):
     assert not torch.equal(first.displacement, other.displacement)
 
 
+def numbered(kind, count=24, size=3):
+    """Batches of examples whose targets are their numbers: in a new order by epoch, or a list."""
+    images = torch.zeros(count, 1, 2, 2, dtype=torch.uint8)
+    own = torch.Generator().manual_seed(4)
+    if kind == "by epoch":
+        return Batches(images, torch.arange(count), size, seed=5)
+    if kind == "loader":
+        pairs = TensorDataset(images.float(), torch.arange(count))
+        return DataLoader(pairs, size, shuffle=True, generator=own)
+    return [(x, y) for x, y in Batches(images, torch.arange(count), size, shuffle=False)]
+
+
+@pytest.mark.parametrize("kind", ["by epoch", "loader", "list"])
+def test_every_replica_has_an_order_of_its_own(kind):
+    """Each goes through whole epochs, in another order than the others and than the run itself."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 1, bias=False))
+    seen = []
+
+    def loss_fn(output, target):
+        seen.append(tuple(target.tolist()))
+        return output[:, 0].square() + target * output[:, 0]
+
+    def orders(batches, seed):
+        """What each of three replicas sees in 18 updates, measured after 10 and after 18."""
+        seen.clear()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NoEffectWarning)  # images of zeros move nothing
+            clones(model, batches, loss_fn, lags=(10, 18), replicas=3, seed=seed)
+        assert len(seen) == 3 * 18
+        return [seen[10 * r :][:10] + seen[30 + 8 * r :][:8] for r in range(3)]
+
+    batches = numbered(kind)
+    found = orders(batches, 0)
+    for order in found:
+        for epoch in (order[:8], order[8:16]):
+            assert sorted(number for batch in epoch for number in batch) == [*range(24)]
+    epochs = [tuple(order[k : k + 8]) for order in found for k in (0, 8)]
+    assert len({*epochs}) == 6
+    assert orders(batches, 0) == found
+    if kind == "by epoch":
+        assert batches.epoch == 0
+        mine = {tuple(tuple(y.tolist()) for _, y in batches.epoch_batches(k)) for k in range(100)}
+        assert mine.isdisjoint(epochs)
+    else:
+        assert orders(batches, 1) != found
+
+
 def test_divergence():
     found = clones(Slope(3.0, 1.0), examples(60), rate=1e150, lags=(1, 2, 3, 50))
     assert found.diverged_at is not None
     assert found.displacement.isfinite().all()
     assert found.status is Status.NOT_FINITE
     assert len(found.lag) < 4
+    record = found.record()
+    assert (record["status"], record["lag"]) == ("not_finite", found.lag.tolist())
+    json.dumps(record, allow_nan=False)
+
+
+class Careful(torch.optim.SGD):
+    """Refuses weights that are not finite."""
+
+    def step(self, closure=None):
+        if not self.param_groups[0]["params"][0].isfinite().all():
+            raise FloatingPointError
+        return super().step(closure)
+
+
+def test_an_optimizer_that_refuses():
+    model = Slope(3.0, 1.0)
+    optimizer = Careful(model.parameters(), 1e150)
+    lags = (1, 2, 3, 50)
+    found = measure_clones(model, linear, examples(60), optimizer=optimizer, lags=lags)
+    assert found.diverged_at is not None
+
+
+def test_every_replica_has_a_heat_of_its_own():
+    """One batch without a slope, so that all that moves is thermal: 2 T eta t."""
+    model = Slope()
+    optimizer = LangevinSGD(model.parameters(), 0.1, temperature=0.3)
+    batches = [(torch.zeros(1, SIZE, dtype=torch.float64), torch.zeros(1))]
+    options = {"optimizer": optimizer, "lags": (1, 20), "replicas": 4}
+    found = measure_clones(model, linear, batches, **options)
+    expected = 2 * 0.3 * 0.1 * found.lag.double()
+    assert_close(found.displacement, expected, rtol=0.13, atol=0)
+    again = measure_clones(model, linear, batches, **options)
+    other = measure_clones(model, linear, batches, **options, seed=1)
+    assert torch.equal(found.displacement, again.displacement)
+    assert not torch.equal(found.displacement, other.displacement)
+    assert optimizer.generators == {}
 
 
 @pytest.mark.parametrize(
@@ -183,6 +270,7 @@ def test_divergence():
         ({"lags": [-1]}, "lags must be whole"),
         ({"lags": []}, "lags must be whole"),
         ({"batches": []}, "at least one batch"),
+        ({"batches": iter([])}, "read again and again; got a list_iterator"),
         ({"loss_fn": lambda output, target: output.mean()}, "one loss per example"),
     ],
 )

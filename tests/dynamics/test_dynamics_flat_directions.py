@@ -14,10 +14,10 @@ from lowland.data import load
 from lowland.dynamics.flat_directions import flat_directions, negative_directions
 from lowland.dynamics.operators import Operator
 from lowland.dynamics.products import hessian_product
-from lowland.dynamics.spectral_density import spectral_density
+from lowland.dynamics.spectral_density import exact_spectrum, spectral_density
 from lowland.results import plain
 from oracles.slow_hessian import slow_count
-from small_networks import class_batches, losses, mlp
+from small_networks import class_batches, losses, mlp, seeded
 
 SIZES = (300, 400, 800)
 
@@ -228,6 +228,18 @@ def test_the_cap_is_named(bases):
     assert "max_steps was 10" in found.flat.reason
 
 
+def test_a_small_matrix_is_named():
+    """Where probes cost more products than there are eigenvalues, these are the better way."""
+    model, batches = seeded(mlp, 0), class_batches(4)
+    found = flat_directions(model, losses, batches, relative=1e-2, steps=40, probes=3)
+    assert not found.reliable
+    size = found.spectrum.size
+    assert f"or all {size} eigenvalues from exact_spectrum" in found.flat.reason
+    exact = exact_spectrum(model, losses, batches).count(-found.threshold, found.threshold)
+    assert exact.reliable
+    assert abs(exact.value - found.value) <= 4 * found.standard_error
+
+
 def test_bad_input(bases):
     operator = rotated(-torch.linspace(0, 1, 400, dtype=float64), bases[400])
     for options in ({}, {"eps": 1.0, "age": 2.0}):
@@ -242,5 +254,6 @@ def test_bad_input(bases):
         negative_directions(operator, eps=-1.0)
     with pytest.raises(ValueError, match="at least 1"):
         flat_directions(operator, eps=1.0, probes=0)
-    with pytest.warns(UserWarning, match="must not exceed"):
+    with pytest.warns(UserWarning, match="must not exceed") as told:
         flat_directions(operator, eps=2.0, steps=401, probes=2)
+    assert told[0].filename == __file__  # the caller's

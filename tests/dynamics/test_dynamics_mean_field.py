@@ -8,6 +8,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from lowland.dynamics.mean_field import solve_mean_field
+from lowland.dynamics.mean_field_result import MeanField
 from lowland.dynamics.spherical_sk import SphericalSK
 from lowland.results import Status
 from oracles.slow_mean_field import at, series
@@ -178,6 +179,11 @@ def test_files_of_a_solution(tmp_path):
 
     found = solve_mean_field(4, 0.3, until=3)
     folder = found.save(tmp_path)
+    again = MeanField.load(folder)
+    assert again.record() == found.record()
+    assert again.amplitudes == found.amplitudes
+    assert again.C(2.5, [0.1, 1.0]).tolist() == found.C(2.5, [0.1, 1.0]).tolist()
+    assert again.R(2.5, 1.0) == found.R(2.5, 1.0)
     record = json.loads((folder / "mean_field.json").read_text())
     assert (record["status"], record["amplitudes"]) == ("finished", {"4": 1.0})
     assert record["energy"][-1] == found.energy[-1]
@@ -223,6 +229,14 @@ def test_bad_input_meets_a_sentence(arguments, message):
 def test_an_order_must_be_whole():
     with pytest.raises(ValueError, match="must be an integer >= 2; got 2.5"):
         solve_mean_field(2.5)
+
+
+@pytest.mark.untyped
+def test_an_order_may_come_from_an_array():
+    """As a sweep over numpy integers has it."""
+    found = solve_mean_field({np.int64(3): 1.0}, until=0.1)
+    assert found.amplitudes == {3: 1.0}
+    assert json.loads(json.dumps(found.record()["amplitudes"])) == {"3": 1.0}
 
 
 def test_times_outside_are_refused():

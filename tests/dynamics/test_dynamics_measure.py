@@ -7,7 +7,9 @@ from math import isfinite
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
+from lowland.data import Batches
 from lowland.dynamics import gradient_noise, measure_dynamics
 from lowland.results import Status
 from lowland.training import evaluate, train
@@ -60,6 +62,47 @@ def test_what_is_seen_is_what_the_pieces_see():
     assert [row["step"] for row in found.noise] == [0, 3, 6]
     assert [(row["waiting_time"], row["lag"]) for row in found.clones] == [(6, 1), (6, 2), (6, 4)]
     assert all(row["displacement"] > 0 for row in found.clones)
+
+
+@pytest.mark.parametrize("kind", ["by epoch", "loader"])
+def test_noise_is_measured_on_new_batches(kind):
+    """At every waiting time another order; training reads what it reads without being watched."""
+    images = torch.zeros(12, 1, 2, 2, dtype=torch.uint8)
+    seen, trained = [], []
+
+    def batches():
+        if kind == "by epoch":
+            return Batches(images, torch.arange(12), 3, seed=5)
+        pairs = TensorDataset(images.float(), torch.arange(12))
+        return DataLoader(pairs, 3, shuffle=True, generator=torch.Generator().manual_seed(4))
+
+    def loss_fn(output, target):
+        (trained if model.training else seen).append(tuple(target.tolist()))
+        return output[:, 0].square() + target * output[:, 0]
+
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 1))
+    twin = deepcopy(model)
+    options = {"waits": [0, 3, 6], "lags": [1], "loss_times": []}
+    orders = []
+    for _ in range(2):
+        model = deepcopy(twin)
+        seen.clear()
+        trained.clear()
+        measure_dynamics(model, loss_fn, batches(), steps=9, noise_batches=4, **options)
+        found = [tuple(seen[k : k + 4]) for k in range(0, len(seen), 4)]
+        orders.append(found)
+        assert len({*found}) == len(found) == 3
+        for order in found:
+            assert sorted(number for batch in order for number in batch) == [*range(12)]
+    assert orders[0] == orders[1]
+    watched, weights = [*trained], model.state_dict()
+    model = deepcopy(twin)
+    trained.clear()
+    train(
+        model, loss_fn, batches(), steps=9, optimizer=lambda params: torch.optim.SGD(params, lr=0.1)
+    )
+    assert trained == watched
+    assert same(dict(model.state_dict()), dict(weights))
 
 
 def test_slices_are_the_whole_run(tmp_path):

@@ -10,12 +10,15 @@ import pytest
 import torch
 import two_noises
 from torch import nn
+from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.utils.rnn import pack_padded_sequence
 from torch.testing import assert_close
 
 from lowland.dynamics.free_walk import free_displacement, momentum_factor
 from lowland.dynamics.noise import GradientNoise, gradient_noise
 from lowland.dynamics.recorder import TwoTimeRecorder
 from lowland.dynamics.scatter import Scatter
+from lowland.errors import UnsupportedModelError
 from lowland.results import plain, read_json
 from small_networks import (
     Tied,
@@ -257,8 +260,9 @@ def not_finite(output, target):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"n_batches": 1}, "n_batches must be at least 2"),
-        ({"n_batches": 3, "pair": True}, "n_batches must be at least 4"),
+        ({"n_batches": 1}, "n_batches must be a whole number, at least 2"),
+        ({"n_batches": 3, "pair": True}, "n_batches must be a whole number, at least 4"),
+        ({"batches": (b for b in class_batches(4))}, "again and again; got a generator"),
         ({"batch_size": 25}, "between 1 and the number of examples, 24; got 25"),
         ({"batch_size": 0}, "between 1 and the number of examples, 24; got 0"),
         ({"batch_size": 20, "sampling": "epoch"}, "at least 2 batches; 24 examples make 1 of 20"),
@@ -293,6 +297,79 @@ def test_bad_walks(call, words):
         call()
 
 
+@pytest.mark.untyped
+def test_a_number_of_batches_is_whole():
+    with pytest.raises(ValueError, match="n_batches must be a whole number, at least 2.*got 2.5"):
+        gradient_noise(mlp(), losses, class_batches(4), n_batches=2.5)
+
+
+class Attention(nn.Module):
+    """Causal attention over five places, fused where torch can."""
+
+    def __init__(self):
+        super().__init__()
+        self.into, self.out = nn.Linear(3, 12), nn.Linear(4, 3)
+
+    def forward(self, x):
+        q, k, v = self.into(x).chunk(3, dim=-1)
+        return self.out(scaled_dot_product_attention(q, k, v, is_causal=True)).mean(1)
+
+
+def test_examples_of_attention():
+    """Its fused kernel has no batching rule, of which torch would warn; the numbers agree."""
+    model = seeded(Attention, 0)
+    batches = class_batches(5, 3, sizes=(24,))
+    ones = gradient_noise(model, losses, batches, batch_size=1, n_batches=24)
+    fast = gradient_noise(model, losses, batches, batch_size=1, n_batches=24, per_sample=True)
+    assert fast.trace == pytest.approx(ones.trace, rel=1e-5)
+
+
+class Packed(nn.Module):
+    """Reads the lengths of its sequences as plain numbers, which vmap does not know."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn, self.out = nn.LSTM(3, 4, batch_first=True), nn.Linear(4, 3)
+
+    def forward(self, sequences, lengths):
+        packed = pack_padded_sequence(sequences, lengths, batch_first=True, enforce_sorted=False)
+        return self.out(self.rnn(packed)[1][0][-1])
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
+def test_examples_that_vmap_cannot_take(rng):
+    """The sentence says what goes on, and that does."""
+    model = seeded(Packed, 0)
+    sequences, lengths = torch.randn(24, 5, 3, generator=rng), torch.arange(24) % 5 + 1
+    batches = [({"sequences": sequences, "lengths": lengths}, lengths % 3)]
+    assert gradient_noise(model, losses, batches, batch_size=4, n_batches=8).trace > 0
+    with pytest.raises(UnsupportedModelError, match="Pass per_sample=False"):
+        gradient_noise(model, losses, batches, batch_size=4, n_batches=8, per_sample=True)
+
+
+class Offset(nn.Module):
+    """One weight in bfloat16 on top of every target."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, dtype=torch.bfloat16))
+
+    def forward(self, x):
+        return x + self.weight
+
+
+def test_the_loss_of_a_batch_is_not_rounded_to_half_precision():
+    """Losses 1 and 1 + 2^-7 have a mean that bfloat16 does not."""
+    x = torch.tensor([1, 1 + 2**-7], dtype=torch.bfloat16)
+    batches = [(x, torch.zeros(2))] * 2
+    found = gradient_noise(Offset(), lambda output, target: output, batches, n_batches=2)
+    assert found.loss == 1 + 2**-8
+
+
 def test_a_result_is_plain():
-    assert isinstance(gradient_noise(mlp(), losses, class_batches(4)), GradientNoise)
+    found = gradient_noise(mlp(), losses, class_batches(4), n_batches=2)
+    assert isinstance(found, GradientNoise)
+    record = found.record()
+    assert record["trace"] == found.trace
+    assert record["trace_se"] is None  # of two batches
     assert Scatter.__doc__

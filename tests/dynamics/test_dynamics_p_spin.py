@@ -8,7 +8,7 @@ from torch import float64
 from torch.testing import assert_close
 
 from lowland.dynamics.landscape import negative_fraction
-from lowland.dynamics.langevin import simulate_p_spin
+from lowland.dynamics.langevin import LangevinRun, simulate_p_spin
 from lowland.dynamics.mean_field import solve_mean_field
 from lowland.dynamics.mixture import as_mixture
 from lowland.dynamics.p_spin import PSpin, on_sphere
@@ -178,6 +178,17 @@ def test_files_of_a_run(tmp_path):
     run.raise_for_status()
 
 
+@pytest.mark.parametrize(("waits", "field"), [([0.05, 0.1], 0.1), ([0.1], None), ([], None)])
+def test_a_run_is_read_back_as_it_was_saved(waits, field, tmp_path):
+    run = simulate_p_spin(
+        PSpin(6, seed=0, replicas=3), 0.1, until=0.1, waiting_times=waits, response_field=field
+    )
+    again = LangevinRun.load(run.save(tmp_path))
+    assert again.record() == run.record()
+    assert_close(again.correlation, run.correlation, equal_nan=True, rtol=0, atol=0)
+    assert (again.response is None) == (field is None)
+
+
 def mean_and_error(values):
     """Over couplings: replicas of the same couplings are not independent."""
     return values.mean(0), values.std(0) / len(values) ** 0.5
@@ -225,9 +236,9 @@ def simulate(**arguments):
 
 
 BAD = [
-    (lambda: PSpin(1), "size, the number of spins, must be at least 2; got 1"),
+    (lambda: PSpin(1), "size, the number of spins, must be an integer >= 2; got 1"),
     (lambda: PSpin(6, 1), "must be an integer >= 2; got 1"),
-    (lambda: PSpin(6, replicas=0), "replicas must be at least 1; got 0"),
+    (lambda: PSpin(6, replicas=0), "replicas must be an integer >= 1; got 0"),
     (lambda: simulate(temperature=-1.0), "temperature must be finite and at least 0; got -1.0"),
     (lambda: simulate(time_step=0.2), "time_step must lie above 0 and be at most 0.144 here"),
     (lambda: simulate(until=0.0), "until must be finite and at least one time_step; got 0.0"),
@@ -248,3 +259,11 @@ def test_spins_that_are_not_finite_are_refused():
     model.spins.data[0, 0] = float("nan")
     with pytest.raises(ValueError, match="energy must be finite before the first step"):
         simulate_p_spin(model, until=1.0)
+
+
+@pytest.mark.untyped
+def test_spins_and_replicas_are_whole():
+    with pytest.raises(ValueError, match="size, the number of spins, must be an integer >= 2"):
+        PSpin(6.5)
+    with pytest.raises(ValueError, match="replicas must be an integer >= 1; got 1.5"):
+        PSpin(6, replicas=1.5)

@@ -77,6 +77,7 @@ def test_thresholds_by_their_words():
     assert threshold_times(steps, torch.tensor([2.0, 1.99, 1.5, 0.5, 0.09, 0.01])) == (5, 80)
     assert threshold_times(steps, torch.tensor([2.0, 2.0, 1.8, 1.5, 1.4, 1.3])) == (5, None)
     assert threshold_times(steps, torch.ones(6)) == (None, None)
+    assert threshold_times(steps, torch.tensor([2.0, 2.0, 2.1, 2.2, 2.3, 2.4])) == (None, None)
 
 
 def test_collapse():
@@ -97,8 +98,19 @@ def test_aging_exponents(mu):
     assert found.exponent == pytest.approx(mu, abs=0.003)
     assert found.low - 0.06 <= mu <= found.high + 0.06
     assert found.score < 0.01
+    assert not found.at_edge
     if mu in (0.0, 1.0):
         assert found.scores[str(mu)] == min(v for v in found.scores.values() if v is not None)
+
+
+def test_an_exponent_at_the_edge_of_the_overlap():
+    """Waits three decades apart, lags over three: at 1 nothing is left to compare."""
+    lags = torch.tensor(log_times(1, 1000, 40)[1:], dtype=torch.float64)
+    found = aging_exponent(aging(1.2, (10, 100, 1000, 10_000), lags), samples=2)
+    assert found.exponent < 1
+    assert found.at_edge
+    beyond = aging_exponent(aging(2.0, (10, 20, 40)), samples=2)
+    assert (beyond.exponent, beyond.at_edge) == (1.5, True)
 
 
 def test_aging_of_noisy_curves(rng):
@@ -232,6 +244,23 @@ def test_from_recorders(rng):
     assert find_phases(losses, results[0], samples=5).scores["all"]["raw"] < 0.3
 
 
+def test_noise_that_vanishes_leaves_the_rest():
+    """A run without a gradient has no noise to divide by, and still phases."""
+    noise = (STEPS, 0 * STEPS)
+    found = find_phases((STEPS, bent()), aging(1.0), noise, samples=5)
+    assert found.t1 == pytest.approx(40, rel=0.01)
+    assert found.scores["all"]["raw"] is not None
+    assert found.scores["all"]["over_noise"] is None
+    assert found.scores["all"]["over_integral"] is None
+    assert found.stationary_after_t2 is None
+
+
+@pytest.mark.untyped
+def test_curves_are_tensors():
+    with pytest.raises(ValueError, match=r"pair of tensors.*Use torch.as_tensor"):
+        find_phases((STEPS.tolist(), bent().tolist()))
+
+
 @pytest.mark.untyped
 def test_one_loss_for_each_time():
     with pytest.raises(ValueError, match="one loss for each time"):
@@ -249,7 +278,8 @@ def test_one_loss_for_each_time():
         (lambda: collapse_score([]), "0 curves with 0"),
         (lambda: aging_exponent({0: (LAGS, LAGS), 5: (LAGS, LAGS)}), "got 1 waiting times"),
         (lambda: find_phases([]), "at least one learning curve"),
-        (lambda: find_phases((STEPS, bent() * torch.nan)), "finite values"),
+        (lambda: find_phases((STEPS, bent() * torch.nan)), f"{len(STEPS)} values not finite"),
+        (lambda: find_phases((STEPS, 0 * STEPS)), "first loss must be positive"),
         (lambda: over_noise(aging(1.0), (STEPS, 0 * STEPS)), "positive at some time"),
     ],
 )

@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 from lowland.dynamics.clock import growing, plan
 from lowland.dynamics.recorder import TwoTimeRecorder
+from lowland.dynamics.sums import PIECE
 from lowland.dynamics.two_time import TwoTime
 from lowland.errors import OutcomeError
 from lowland.results import Status
@@ -163,6 +164,37 @@ def test_float32_is_summed_widely(rng):
     assert_close(result.quartic[0], difference.pow(4).mean(), rtol=2e-6, atol=0)
 
 
+@pytest.mark.parametrize("per_layer", [False, True])
+@pytest.mark.parametrize("piece", [1, 7, 64, 1000])
+def test_pieces_across_tensors(piece, per_layer, monkeypatch, rng):
+    """Wherever the cuts fall, inside a tensor or over several, every number is the definition's."""
+    monkeypatch.setitem(PIECE, "cpu", piece)
+    shapes = [(13, 5), (1,), (0,), (4, 3), (70,)]
+    tensors = [torch.randn(shape, dtype=torch.float64, generator=rng) for shape in shapes]
+    tensors.append(torch.randn(6, 4, dtype=torch.float64, generator=rng).T)
+    recorder = TwoTimeRecorder(tensors, waits=[0, 1], lags=[1, 2], per_layer=per_layer)
+    places = []
+    for n in range(4):
+        recorder.record(n)
+        places.append([tensor.clone() for tensor in tensors])
+        if n == 1:
+            tensors[0].set_(tensors[0].clone())  # it may move on its own storage
+        for tensor in tensors:
+            tensor.add_(torch.randn(tensor.shape, dtype=torch.float64, generator=rng))
+    result = recorder.result()
+    for row, (wait, lag) in enumerate(zip(result.waiting_time, result.lag, strict=True)):
+        moved = [b - a for a, b in zip(places[wait], places[wait + lag], strict=True)]
+        every = torch.cat([each.reshape(-1) for each in moved])
+        assert_close(result.displacement[row], every.square().mean(), rtol=1e-13, atol=0)
+        assert_close(result.quartic[row], every.pow(4).mean(), rtol=1e-13, atol=0)
+        if per_layer:
+            mine = torch.stack([layer[row] for layer in result.layers.values()])
+            means = torch.stack([each.square().sum() / max(each.numel(), 1) for each in moved])
+            assert_close(mine, means, rtol=1e-13, atol=0)
+    norms = [torch.cat([t.reshape(-1) for t in place]).norm() for place in places]
+    assert_close(result.norm, torch.stack(norms), rtol=1e-13, atol=0)
+
+
 def test_layers_add_up_and_order_does_not_matter(rng):
     model = seeded(conv_net, 0).double()
     names = [name for name, _ in model.named_parameters()]
@@ -221,19 +253,18 @@ def test_a_whole_plan(rng):
     w = torch.zeros(5)
     clock = plan(300, mode="shared")
     recorder = TwoTimeRecorder([w], clock=clock)
-    reads = 0
-    read = recorder.weights.read
+    looked = set()
+    views = recorder.weights.views
 
-    def counted():
-        nonlocal reads
-        reads += 1
-        return read()
+    def noted():
+        looked.add(now)
+        return views()
 
-    recorder.weights.read = counted
-    for n in range(301):
-        recorder.record(n)
+    recorder.weights.views = noted
+    for now in range(301):
+        recorder.record(now)
     result = recorder.result()
-    assert reads == len(clock.instants)
+    assert looked == {*clock.instants}
     assert [*zip(result.waiting_time.tolist(), result.lag.tolist(), strict=True)] == [*clock.pairs]
     assert not result.missing
     assert not recorder.store.kept

@@ -44,7 +44,7 @@ def test_numbers_of_updates(steps, words):
     ("options", "words"),
     [
         ({"lags": None}, "give waits and lags together"),
-        ({"waits": None, "lags": None, "total": 5}, "at least the first, 10"),
+        ({"waits": None, "lags": None, "total": 5}, "at least 20 updates"),
         ({"clock": pairs_of([0], [1])}, "waits and a clock"),
         ({"waits": None, "clock": pairs_of([0], [1])}, "lags and a clock"),
         ({"waits": [-3]}, "waits must be whole numbers"),
@@ -85,9 +85,13 @@ def test_weights(source, kind, words):
 
 
 @pytest.mark.untyped
-def test_half_an_update():
-    with pytest.raises(ValueError, match="must be whole and grow from call to call; got 1.5 after"):
-        recorded([0, 1.5])
+@pytest.mark.parametrize("step", [1.5, 2.5, float("inf"), float("nan")])
+def test_half_an_update(step):
+    """Where the clock looks, and between its instants."""
+    with pytest.raises(
+        ValueError, match=f"must be whole and grow from call to call; got {step} after"
+    ):
+        recorded([0, 1, step])
 
 
 @pytest.mark.untyped

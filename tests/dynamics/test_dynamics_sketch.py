@@ -125,11 +125,11 @@ def test_coordinates_are_chosen_evenly():
 def test_what_is_kept_in_which_memory():
     w = torch.zeros(10_000)
     options = {"waits": range(0, 50), "lags": [1, 100]}
-    assert TwoTimeRecorder([w], **options).settings["memory"] == "exact"
+    assert TwoTimeRecorder([w], **options).settings()["memory"] == "exact"
     small = TwoTimeRecorder([w], **options, max_bytes=10_000 * 4 * 49)
-    assert small.settings["memory"] == "sketch"
+    assert small.settings()["memory"] == "sketch"
     enough = TwoTimeRecorder([w], **options, max_bytes=10_000 * 4 * 50)
-    assert enough.settings["memory"] == "exact"
+    assert enough.settings()["memory"] == "exact"
     assert enough.bytes == exact_bytes(10_000, 50, 4) == 2_000_000
     # the specification's numbers: ResNet-18 2.2 GB, a billion weights 200 GB in copies
     assert exact_bytes(11_181_642, 50, 4) == pytest.approx(2.2e9, rel=0.02)

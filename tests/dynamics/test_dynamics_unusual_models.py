@@ -114,3 +114,45 @@ def test_a_random_model_is_told():
         operator = hessian_product(model, losses, batches, max_bytes=0)
     vector = torch.ones(operator.size, dtype=float64)
     assert torch.equal(operator(vector), operator(vector))
+
+
+@pytest.mark.parametrize("mode", ["reverse", "forward"])
+@pytest.mark.parametrize("norm", [nn.utils.parametrizations.weight_norm, nn.utils.weight_norm])
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*deprecated:FutureWarning")
+def test_weight_norm(norm, mode):
+    """Its fused kernel loses terms of the second derivative; the gradient's slope does not."""
+    model, batches = ready(lambda: nn.Sequential(norm(nn.Linear(4, 5)), nn.Tanh(), nn.Linear(5, 3)))
+    written = hessian_product(model, losses, batches, mode="difference").dense()
+    assert_close(hessian_product(model, losses, batches, mode=mode).dense(), written)
+
+
+class Bag(nn.Sequential):
+    """Means of embeddings, which have no second derivative."""
+
+    def __init__(self):
+        super().__init__(nn.EmbeddingBag(9, 4), nn.Tanh(), nn.Linear(4, 3))
+
+
+class Table(nn.Sequential):
+    """The same means by layers that have one."""
+
+    def __init__(self, bag):
+        super().__init__(nn.Embedding(9, 4), nn.Tanh(), nn.Linear(4, 3))
+        self.double().load_state_dict(bag.state_dict())
+
+    def forward(self, tokens):
+        return self[2](self[1](self[0](tokens).mean(1)))
+
+
+def test_a_missing_derivative_is_named(rng):
+    """With the mode that goes on; its products are those of layers that have the derivative."""
+    model = seeded(Bag, 1).double()
+    tokens = torch.randint(9, (6, 2), generator=rng)
+    batches = [(tokens, torch.randint(3, (6,), generator=rng))]
+    with pytest.raises(UnsupportedModelError, match=r'embedding_bag.*mode="difference"'):
+        hessian_product(model, losses, batches).dense()
+    with pytest.raises(UnsupportedModelError, match=r'embedding_bag.*mode="difference"'):
+        hessian_product(model, losses, batches, max_bytes=0, mode="forward").dense()
+    found = hessian_product(model, losses, batches, mode="difference").dense()
+    expected = hessian_product(Table(model), losses, batches).dense()
+    assert_close(found, expected, rtol=1e-6, atol=1e-8)

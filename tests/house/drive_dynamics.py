@@ -1,6 +1,14 @@
 """How the house tries the room ``dynamics``; see ``drive_connectivity.py`` for the names."""
 
-from lowland.dynamics import gradient_noise, measure_dynamics, spectral_density
+from lowland.dynamics import (
+    exact_spectrum,
+    filtered_count,
+    gradient_noise,
+    measure_dynamics,
+    negative_directions,
+    spectral_density,
+    structural_zeros,
+)
 
 
 def train(model, loss_fn, batches, *, test_batches=None, **options):
@@ -19,7 +27,32 @@ def spectrum(model, loss_fn, batches, **options):
     return {"trace": float(found.trace)}
 
 
+def count(model, loss_fn, batches, **options):
+    settings = {"degree": 4, "max_degree": 4, "probes": 2}
+    return {"value": filtered_count(model, loss_fn, batches, low=0.1, high=1.0, **settings).value}
+
+
+def whole(model, loss_fn, batches, **options):
+    return exact_spectrum(model, loss_fn, batches)
+
+
+def saddle(model, loss_fn, batches, **options):
+    settings = {"eps": 0.1, "steps": 3, "max_steps": 3, "probes": 2}
+    return {"value": negative_directions(model, loss_fn, batches, **settings).value}
+
+
+def zeros(model, loss_fn, batches, **options):
+    return structural_zeros(model, loss_fn, batches)
+
+
 DRIVERS = {measure_dynamics: train}
-PIECES = {"gradient_noise": noise, "spectral_density": spectrum}
+PIECES = {
+    "gradient_noise": noise,
+    "spectral_density": spectrum,
+    "exact_spectrum": whole,
+    "filtered_count": count,
+    "negative_directions": saddle,
+    "structural_zeros": zeros,
+}
 TRAINS = (measure_dynamics,)
 BY_THE_CLOCK = ()

@@ -64,7 +64,8 @@ def log_times(first: float, last: float, count: int) -> tuple[int, ...]:
         Ascending times, 0 among them.
 
     Raises:
-        ValueError: If ``first`` is below 1, ``count`` below 2, or ``last`` below ``first``.
+        ValueError: If ``first`` is below 1, ``count`` below 2 or not whole, or ``last`` below
+            ``first``.
 
     Source:
         Specification, section 3.1; the authors' code.
@@ -75,15 +76,18 @@ def log_times(first: float, last: float, count: int) -> tuple[int, ...]:
     """
     if not (first >= 1 and isfinite(first)):
         raise ValueError(f"the first time must be at least 1 update; got {first}. Zero is added.")
-    if count < 2:
-        raise ValueError(f"a grid must have at least 2 times; got {count}. Pass a larger count.")
+    if count < 2 or count != int(count):
+        raise ValueError(
+            f"a grid must have a whole number of times, at least 2; got {count}. "
+            "Pass a larger count."
+        )
     if not (last >= first and isfinite(last)):
         raise ValueError(
             f"the last time must be at least the first, {first}; got {last}. "
             "Train longer, or begin the grid earlier."
         )
-    spread = np.rint(np.geomspace(first, last, count)).astype(int).tolist()
-    return tuple(sorted({0, *spread}))
+    spread = np.geomspace(first, last, int(count)).tolist()
+    return tuple(sorted({0, *(round(time) for time in spread)}))
 
 
 def pairs_of(waits: Iterable[int], lags: Iterable[int], total: int | None = None) -> Clock:
@@ -153,7 +157,7 @@ def plan(
         The clock; ``dropped`` lists the pairs that do not fit into the run.
 
     Raises:
-        ValueError: If the mode is unknown, or as for :func:`log_times`.
+        ValueError: If the mode is unknown, the run too short, or as for :func:`log_times`.
 
     Source:
         Specification, section 3.1; defaults of the authors' scripts.
@@ -166,6 +170,12 @@ def plan(
     if mode not in MODES:
         raise ValueError(f"mode must be one of {MODES}; got {mode!r}.")
     whole([total], "the total")
+    if last_wait is None and total < 2 * first_wait:
+        raise ValueError(
+            f"a run must have at least {2 * first_wait} updates, as planned waiting times go from "
+            f"{first_wait} to its middle; got total = {total}. Train longer, or choose waits and "
+            "lags."
+        )
     at_waits = log_times(first_wait, total / 2 if last_wait is None else last_wait, waits)
     at_lags = log_times(first_lag, total / 2 if last_lag is None else last_lag, lags)
     every = pairs_of(at_waits, at_lags, total)

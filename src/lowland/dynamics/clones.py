@@ -1,6 +1,6 @@
 """Copies of a run that go on with other batches: what is noise in their motion, and what drift."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -12,23 +12,25 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lowland.dynamics.clock import whole
+from lowland.dynamics.draws import check_batches
+from lowland.dynamics.langevin_sgd import LangevinSGD
 from lowland.dynamics.sums import as_tensor, number, pieces_of
 from lowland.dynamics.weights import Source, Weights
 from lowland.errors import NoEffectWarning
 from lowland.params import call
-from lowland.results import Status
+from lowland.results import Status, plain
 from lowland.training import (
     as_pair,
     checked_losses,
     device_of,
     generator,
     isolated_rng,
+    seed_from,
     to_device,
 )
+from lowland.training.evaluate import LossFn
 
 __all__ = ["Clones", "clone_displacement", "fork", "measure_clones"]
-
-LossFn = Callable[[Any, Any], Tensor]
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,14 @@ class Clones:
     def status(self) -> Status:
         """``NOT_FINITE`` where a copy diverged."""
         return Status.FINISHED if self.diverged_at is None else Status.NOT_FINITE
+
+    def record(self) -> dict[str, Any]:
+        """Give everything as plain values.
+
+        Returns:
+            What :func:`lowland.results.write_json` can hold.
+        """
+        return plain(self) | {"status": plain(self.status)}
 
 
 def clone_displacement(replicas: Sequence[Source]) -> float:
@@ -106,13 +116,17 @@ def check_replicas(count: int, sizes: set[int]) -> None:
         )
 
 
-def fork(model: nn.Module, optimizer: Optimizer, replicas: int) -> list[tuple[Any, Any]]:
+def fork(
+    model: nn.Module, optimizer: Optimizer, replicas: int, *, seed: int = 0
+) -> list[tuple[Any, Any]]:
     """Copy a model with its optimizer, momentum included.
 
     Args:
         model: The model.
         optimizer: Of its parameters.
         replicas: Number of copies.
+        seed: Of the thermal noise of the copies, where the optimizer has noise of its own
+            (:class:`LangevinSGD`); each gets another.
 
     Returns:
         Pairs of model and optimizer that share nothing with each other or the original.
@@ -132,10 +146,12 @@ def fork(model: nn.Module, optimizer: Optimizer, replicas: int) -> list[tuple[An
             "Pass the optimizer that trains this model."
         )
     copies = []
-    for _ in range(replicas):
+    for index in range(replicas):
         twin = deepcopy((model, optimizer))
         for parameter in twin[0].parameters():
             parameter.grad = None
+        if isinstance(twin[1], LangevinSGD):
+            twin[1].reseed(seed_from(seed, "heat of a clone", index))
         copies.append(twin)
     return copies
 
@@ -163,7 +179,7 @@ def measure_clones(
         optimizer: Of the model, with its state at the waiting time.
         lags: Updates after the fork at which to measure.
         replicas: Number of copies R; more of them give a standard error.
-        seed: Seed of orders, shuffling and dropout.
+        seed: Seed of orders, shuffling, dropout and thermal noise.
 
     Returns:
         Displacements between the replicas, and from the fork. If a replica diverges, the lags
@@ -171,21 +187,23 @@ def measure_clones(
 
     Raises:
         ValueError: If there are fewer than two replicas, a lag is not whole, there is no batch,
-            or ``loss_fn`` does not return a loss per example.
+            batches cannot be read again, or ``loss_fn`` does not return a loss per example.
 
     Source:
         Specification, section 3.2, clone mode.
     """
+    check_batches(batches)
     lags = [lag for lag in whole(lags, "lags") if lag > 0]
     start = Weights(model).read().clone()
-    runs = [Replica(*twin) for twin in fork(model, optimizer, replicas)]
+    runs = [Replica(*twin) for twin in fork(model, optimizer, replicas, seed=seed)]
     rows: list[list[float]] = []
     diverged_at, now = None, 0
     for lag in lags:
-        for index, run in enumerate(runs):
-            apart_from_others = (1 + index) * 2**20 + now  # an epoch that no replica has seen
-            with isolated_rng(seed, "clone", index, now, batches=batches, epoch=apart_from_others):
-                run.advance(lag - now, loss_fn, batches, generator(seed, "order", index, now))
+        try:
+            advance(runs, now, lag, loss_fn, batches, seed)
+        except FloatingPointError:  # an optimizer that refuses a gradient
+            diverged_at = lag
+            break
         now = lag
         row = compare([run.weights.read() for run in runs], start)
         if not all(value == value and abs(value) < float("inf") for value in row[:2]):
@@ -201,6 +219,21 @@ def measure_clones(
             stacklevel=2,
         )
     return Clones(table[:, 0].long(), table[:, 1], table[:, 3], table[:, 2], replicas, diverged_at)
+
+
+def advance(
+    runs: Sequence["Replica"],
+    now: int,
+    lag: int,
+    loss_fn: LossFn,
+    batches: Iterable[Any],
+    seed: int,
+) -> None:
+    """Train every replica from one lag to the next, with randomness of its own."""
+    for index, run in enumerate(runs):
+        apart_from_others = (1 + index) * 2**20 + now  # an epoch that no replica has seen
+        with isolated_rng(seed, "clone", index, now, batches=batches, epoch=apart_from_others):
+            run.advance(lag - now, loss_fn, batches, generator(seed, "order", index, now))
 
 
 def compare(vectors: Sequence[Tensor], start: Tensor) -> tuple[float, float, float]:

@@ -18,6 +18,7 @@ Curve = tuple[Tensor, Tensor]
 FEWEST_POINTS, FEWEST_CURVES = 8, 3
 POINTS = 50  # of the common support at which curves are compared
 LARGEST_EXPONENT = 1.5
+NEAR = 0.005  # exponents are searched to 0.0008
 PLATEAU = 0.2  # slope below which a decade is flat
 
 
@@ -32,6 +33,8 @@ class Aging:
         score: Collapse score at the exponent.
         scores: Score at exponents 0, 0.5 and 1, by exponent; None where curves do not overlap.
         curves: Number of waiting times.
+        at_edge: Whether the curves overlap too little to be compared at exponents just beyond, or
+            these are above 1.5: then the best may lie outside. 0 is no edge.
     """
 
     exponent: float
@@ -40,6 +43,7 @@ class Aging:
     score: float
     scores: dict[str, float | None]
     curves: int
+    at_edge: bool = False
 
 
 def collapse_score(curves: Sequence[Curve]) -> float:
@@ -143,7 +147,11 @@ def aging_exponent(curves: Mapping[int, Curve], *, samples: int = 200, seed: int
     low, high = np.quantile(found, [0.16, 0.84]) if found else (float("nan"), float("nan"))
     score = scaled(logs)
     at = {str(mu): score(mu) for mu in (0.0, 0.5, 1.0)}
-    return Aging(best[0], float(low), float(high), best[1], at, len(logs))
+    is_last = best[0] + NEAR > LARGEST_EXPONENT or score(best[0] + NEAR) is None
+    is_first = best[0] > NEAR and score(best[0] - NEAR) is None
+    return Aging(
+        best[0], float(low), float(high), best[1], at, len(logs), at_edge=is_first or is_last
+    )
 
 
 def scaled(logs: Sequence[tuple[float, Numbers, Numbers]]) -> Callable[[float], float | None]:

@@ -185,7 +185,8 @@ def judge(
     shares = bounds.mean(1)
     value = size * float(shares.mean())
     resolution = size * float((bounds[:, 1] - bounds[:, 0]).mean()) / 2
-    spread, chance = errors_of_chance(measures, size, shares)
+    is_exact = all(m.tridiagonal is None for m in measures)
+    spread, chance = (0.0, 0.0) if is_exact else errors_of_chance(shares, size)
     error, allowed = resolution + chance, max(tolerance * value, 0.5)
     if resolution > allowed and min(abs(low), abs(high)) < 2 * floor:
         reason = (
@@ -210,18 +211,27 @@ def judge(
     return Count(value, spread, resolution, False, reason, low, high)
 
 
-def errors_of_chance(
-    measures: tuple[Measure, ...], size: int, shares: Float[Tensor, " probes"]
-) -> tuple[float, float]:
-    """Standard error of a count, and what its error does not pass at the confidence level."""
-    # Two bounds hold: Student's, from how the probes differ, and that from the variance of signs
-    # whatever the eigenvectors, 2 p (1 - p) / M per probe.
-    if all(m.tridiagonal is None for m in measures):
-        return 0.0, 0.0
-    n, level = len(measures), (1 + CONFIDENCE) / 2
+def errors_of_chance(shares: Float[Tensor, " probes"], size: int) -> tuple[float, float]:
+    """Find how wrong a count over random probes may be.
+
+    Two bounds hold: Student's, from how the probes differ, and that from the variance of signs
+    whatever the eigenvectors, :math:`2 p (1 - p) / M` per probe.
+
+    Args:
+        shares: Share of the eigenvalues, as each probe sees it.
+        size: Number of eigenvalues M.
+
+    Returns:
+        Standard error of the count, and what its error does not pass at 99.9 percent.
+
+    Source:
+        Ours.
+    """
+    n, level = len(shares), (1 + CONFIDENCE) / 2
     p = min(max(float(shares.mean()), 1 / size), 1 - 1 / size) if size > 1 else 0.5
     bound = sqrt(2 * p * (1 - p) * size / n)
     if n == 1:
         return bound, bound * float(ndtri(level))
     spread = size * float(shares.std()) / sqrt(n)
-    return spread, min(spread * float(stdtrit(n - 1, level)), bound * float(ndtri(level)))
+    student = spread * float(stdtrit(n - 1, level)) if spread < inf else inf
+    return spread, min(student, bound * float(ndtri(level)))

@@ -18,7 +18,7 @@ from lowland.training import (
     to_device,
 )
 
-__all__ = ["Draws", "batches_to_measure"]
+__all__ = ["Draws", "batches_to_measure", "check_batches"]
 
 
 @dataclass(frozen=True)
@@ -77,14 +77,15 @@ def batches_to_measure(
         The batches. Parts of an epoch are as many as there are, if these are fewer.
 
     Raises:
-        ValueError: If there are too few examples or batches.
+        ValueError: If there are too few examples or batches, or they cannot be read again.
 
     Source:
         Specification, section 3.3.
     """
+    check_batches(batches)
     if batch_size is None:
         return taken(batches, count)
-    inputs, target, size = whole(batches, device)
+    inputs, target, size = all_examples(batches, device)
     if not 1 <= batch_size <= size:
         raise ValueError(
             f"batch_size must lie between 1 and the number of examples, {size}; got {batch_size}."
@@ -111,6 +112,22 @@ def batches_to_measure(
     return Draws(make, count, batch_size, apart, drawn=True)
 
 
+def check_batches(batches: Iterable[Any]) -> None:
+    """Refuse batches that are gone once they are read.
+
+    Args:
+        batches: Must be re-iterable.
+
+    Raises:
+        ValueError: If it is an iterator.
+    """
+    if hasattr(batches, "__next__"):
+        raise ValueError(
+            f"batches must be read again and again; got a {type(batches).__name__}, whose batches "
+            "would be missing afterwards. Pass a list or a loader."
+        )
+
+
 def taken(batches: Iterable[Any], count: int) -> Draws:
     """The first batches that are as large as the first."""
     kept: list[Any] = []
@@ -130,7 +147,7 @@ def taken(batches: Iterable[Any], count: int) -> Draws:
     return Draws(kept.__getitem__, len(kept), size, inf, drawn=False)
 
 
-def whole(batches: Iterable[Any], device: torch.device) -> tuple[Any, Any, int]:
+def all_examples(batches: Iterable[Any], device: torch.device) -> tuple[Any, Any, int]:
     """All examples in one batch."""
     pairs = [to_device(as_pair(batch), device) for batch in batches]
     if not pairs:

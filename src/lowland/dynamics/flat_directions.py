@@ -144,6 +144,7 @@ def flat_directions(
         return -reach, reach
 
     operator = operator_of(model, loss_fn, batches, kind, batch_norm, max_bytes)
+    check_numbers(operator, steps, probes)
     spectrum, taken = resolved(operator, interval, steps, max_steps, probes, seed, max_bytes)
     reach = threshold(spectrum.largest)
     if not reach > 0:
@@ -151,8 +152,11 @@ def flat_directions(
             "a threshold relative to the largest eigenvalue must have a positive one; got "
             f"{spectrum.largest:.3g}. Give eps instead."
         )
-    flat = with_advice(spectrum.count(-reach, reach), taken, max_steps)
-    return FlatDirections(flat, spectrum.count(-inf, -reach), reach, taken, spectrum)
+    flat, negative = (
+        with_advice(spectrum.count(low, high), spectrum, taken, max_steps)
+        for low, high in ((-reach, reach), (-inf, -reach))
+    )
+    return FlatDirections(flat, negative, reach, taken, spectrum)
 
 
 def negative_directions(
@@ -196,10 +200,11 @@ def negative_directions(
     if not 0 <= eps < inf:
         raise ValueError(f"eps must be at least 0 and finite; got {eps}.")
     operator = operator_of(model, loss_fn, batches, kind, batch_norm, max_bytes)
+    check_numbers(operator, steps, probes)
     spectrum, taken = resolved(
         operator, lambda _: (-inf, -eps), steps, max_steps, probes, seed, max_bytes
     )
-    return with_advice(spectrum.count(-inf, -eps), taken, max_steps)
+    return with_advice(spectrum.count(-inf, -eps), spectrum, taken, max_steps)
 
 
 def resolved(
@@ -212,7 +217,6 @@ def resolved(
     max_bytes: int,
 ) -> tuple[SpectralDensity, int]:
     """Take Lanczos steps until an interval is resolved in every probe, or there are too many."""
-    check_numbers(operator, steps, probes)
     check_operator(operator, generator(seed, "check"))
 
     def is_enough(matrix: Tridiagonal) -> bool:
@@ -234,8 +238,16 @@ def resolved(
     return spectrum, max(matrix.steps for matrix in found)
 
 
-def with_advice(count: Count, taken: int, max_steps: int) -> Count:
-    """Name the limit where it is what stands in the way."""
-    if count.reliable or "more steps" not in count.reason or taken < max_steps:
+def with_advice(count: Count, spectrum: SpectralDensity, taken: int, max_steps: int) -> Count:
+    """Name the limit where it is what stands in the way, and the matrix where it costs less."""
+    if count.reliable:
         return count
-    return replace(count, reason=f"{count.reason} (max_steps was {max_steps})")
+    reason = count.reason
+    if "more steps" in reason and taken >= max_steps:
+        reason = f"{reason} (max_steps was {max_steps})"
+    if spectrum.size <= taken * len(spectrum.measures):
+        reason = (
+            f"{reason}, or all {spectrum.size} eigenvalues from exact_spectrum(...).count: that is "
+            "fewer products"
+        )
+    return replace(count, reason=reason)

@@ -1,21 +1,21 @@
 """Gradients of a batch and of its examples, beside a training run and not in it."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import grad_and_value, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lowland.dynamics.scatter import MAX_BYTES
 from lowland.dynamics.sums import wide
+from lowland.errors import UnsupportedModelError
 from lowland.params import call, call_at, trainable
 from lowland.training import batch_count, checked_losses, device_of, map_tensors, to_device
+from lowland.training.evaluate import LossFn
 
-__all__ = ["LossFn", "batch_gradient", "example_gradients"]
-
-LossFn = Callable[[Any, Any], Tensor]
+__all__ = ["batch_gradient", "example_gradients"]
 
 
 def batch_gradient(
@@ -39,7 +39,8 @@ def batch_gradient(
     weights = [named[name] for name in trainable(model).names]
     inputs, target = to_device((inputs, target), device)
     with torch.enable_grad():
-        loss = checked_losses(loss_fn, call(model, inputs), target).mean()
+        losses = checked_losses(loss_fn, call(model, inputs), target)
+        loss = losses.to(torch.promote_types(losses.dtype, torch.float32)).mean()
         parts = torch.autograd.grad(loss, weights, allow_unused=True)
     every = [
         torch.zeros_like(weight) if part is None else part
@@ -62,6 +63,9 @@ def example_gradients(
     Returns:
         Mean loss, sum of the gradients in float64, and sum of their squared norms.
 
+    Raises:
+        UnsupportedModelError: If the model cannot be run on single examples.
+
     Source:
         Ours.
     """
@@ -83,7 +87,14 @@ def example_gradients(
     for start in range(0, count, longest):
         some = slice(start, start + longest)
         x, y = map_tensors(lambda tensor, some=some: tensor[some], (inputs, target))
-        gradients, losses = every(weights, x, y)
+        try:
+            with sdpa_kernel(SDPBackend.MATH):  # fused attention is run example by example
+                gradients, losses = every(weights, x, y)
+        except RuntimeError as error:
+            raise UnsupportedModelError(
+                "with per_sample every layer must take single examples under torch.func.vmap; "
+                f"torch says: {str(error).splitlines()[0]} Pass per_sample=False."
+            ) from error
         parts = [gradients[name].reshape(len(losses), -1) for name in layout.names]
         flat = torch.cat(parts, 1).to(wide(device))
         total += flat.sum(0)

@@ -22,20 +22,38 @@ class TwoTimeCallback:
     Attributes:
         recorder: Made when training begins, None before.
 
+    Raises:
+        TypeError: If a class does not put this mixin in front of a callback of transformers.
+
     Source:
         Ours.
     """
 
     def __init__(self, **options: Any):
+        if not hasattr(super(), "on_train_begin"):
+            raise TypeError(
+                "TwoTimeCallback must stand in front of a callback of transformers; got "
+                f"{type(self).__name__} without one behind it. Install transformers, and write "
+                "class Watch(TwoTimeCallback, transformers.TrainerCallback): pass."
+            )
         super().__init__()
         self.options = options
         self.recorder: TwoTimeRecorder | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Look at the weights before the first update, or go on from a checkpoint."""
+        """Look at the weights before the first update, or go on from a checkpoint.
+
+        Raises:
+            FileNotFoundError: If the checkpoint was written without this callback.
+        """
         self.recorder = TwoTimeRecorder(kwargs["model"], **self.options)
         if state.global_step:
             file = state_file(args, state)
+            if not file.exists():
+                raise FileNotFoundError(
+                    f"a checkpoint to resume from must hold the recorder's state; {file} is not "
+                    "there. Train from the start with this callback, or resume without it."
+                )
             saved = torch.load(file, map_location="cpu", weights_only=True)
             self.recorder.load_state_dict(saved)
         else:

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lowland.dynamics.operators import Operator
+from lowland.dynamics.sums import wide
 from lowland.training import generator
 
 __all__ = ["Tridiagonal", "lanczos", "probe_vectors"]
@@ -104,13 +105,13 @@ def lanczos(
         )
     if not (starts != 0).any(1).all():
         raise ValueError("a start vector must not be zero; got one that is.")
-    wide = torch.float32 if starts.device.type == "mps" else torch.float64
+    finest = wide(starts.device)
     numbers = most * operator.size
-    kept = wide if numbers * wide.itemsize <= max_bytes else operator.dtype
+    kept = finest if numbers * finest.itemsize <= max_bytes else operator.dtype
     group = max(1, max_bytes // (numbers * kept.itemsize))
     found: list[Tridiagonal] = []
     for some in starts.split(group):
-        spaces = [Space(start.to(wide), most, operator.dtype, kept) for start in some]
+        spaces = [Space(start.to(finest), most, operator.dtype, kept) for start in some]
         for limit in limits(min(steps, most), most):
             grow(operator, spaces, limit)
             for space in spaces:

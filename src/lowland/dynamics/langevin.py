@@ -7,13 +7,14 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from lowland.dynamics.p_spin import PSpin, on_sphere
 from lowland.errors import OutcomeError
-from lowland.results import Status, environment, plain, write_json
+from lowland.results import Status, environment, plain, read_json, write_json
 from lowland.training import Progress, generator, open_progress
 
 __all__ = ["LangevinRun", "simulate_p_spin"]
@@ -72,6 +73,27 @@ class LangevinRun:
         folder = Path(folder)
         write_json(folder / "langevin.json", self.record())
         return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "LangevinRun":
+        """Read what :meth:`save` wrote.
+
+        Args:
+            folder: Where from.
+
+        Returns:
+            The same, tables in float64 on the CPU.
+        """
+        values = read_json(Path(folder) / "langevin.json")
+        values = {name: values[name] for name in cls.__dataclass_fields__}
+        waits, looks = len(values["waiting_times"]), len(values["times"])
+        for name in ("times", "energy", "waiting_times", "correlation", "response"):
+            if values[name] is not None:
+                values[name] = torch.from_numpy(np.array(values[name], dtype=np.float64))
+        if not waits:  # a list without rows has lost its other axes
+            values["correlation"] = torch.zeros(0, looks, values["energy"].shape[1]).double()
+        values["status"] = Status[values["status"].upper()]
+        return cls(**values)
 
     def raise_for_status(self) -> None:
         """Raise if the run did not reach its end.

@@ -26,11 +26,20 @@ class TwoTimeCallback:
     Attributes:
         recorder: Made when training starts, None before.
 
+    Raises:
+        TypeError: If a class does not put this mixin in front of a callback of Lightning.
+
     Source:
         Ours.
     """
 
     def __init__(self, **options: Any):
+        if not hasattr(super(), "on_train_start"):
+            raise TypeError(
+                "TwoTimeCallback must stand in front of a callback of Lightning; got "
+                f"{type(self).__name__} without one behind it. Install lightning, and write "
+                "class Watch(TwoTimeCallback, lightning.Callback): pass."
+            )
         super().__init__()
         self.options, self.saved = options, None
         self.recorder: TwoTimeRecorder | None = None

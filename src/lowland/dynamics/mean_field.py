@@ -53,7 +53,8 @@ def solve_mean_field(
     Args:
         order: Spins per coupling, or amplitudes by order, such as ``{3: 1.0, 4: 0.7}``.
         temperature: T, in units of the couplings; 0 is gradient descent.
-        until: Last time, in the time of :math:`ds = (-\nabla H - \mu s) dt + \sqrt{2T} dW`.
+        until: Last time, in the time of :math:`ds = (-\nabla H - \mu s) dt + \sqrt{2T} dW`;
+            rounded up to an even number of steps.
         step: Time step h; None for 0.35 over an estimate of the fastest relaxation rate
             (0.05 for p = 3, T = 0). The error grows as its fourth power.
         grid: ``"geometric"`` forgets past instants that lie closer than ``spacing`` times their

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.interpolate import CubicSpline
 
-from lowland.results import Status, environment, plain, write_json
+from lowland.results import Status, environment, plain, read_json, write_json
 
 __all__ = ["MeanField", "Row"]
 
@@ -210,6 +210,33 @@ class MeanField:
         write_tensors(folder / "mean_field.safetensors", tensors)
         write_json(folder / "mean_field.json", self.record())
         return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "MeanField":
+        """Read what :meth:`save` wrote.
+
+        Args:
+            folder: Where from.
+
+        Returns:
+            The same solution.
+        """
+        from lowland.results import read_tensors
+
+        values = read_json(Path(folder) / "mean_field.json")
+        tensors, _ = read_tensors(Path(folder) / "mean_field.safetensors")
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        ends = arrays["row_lengths"].cumsum()[:-1]
+        nodes = np.split(arrays["row_nodes"], ends)
+        functions = np.split(arrays["row_values"], ends, axis=1)
+        rows = zip(arrays["row_times"].tolist(), nodes, functions, strict=True)
+        return cls(
+            amplitudes={int(order): value for order, value in values["amplitudes"].items()},
+            status=Status[values["status"].upper()],
+            rows=tuple(Row(*row) for row in rows),
+            **{name: values[name] for name in ("temperature", "step", "grid", "seconds")},
+            **{name: arrays[name] for name in ("times", "energy", "mu", "error")},
+        )
 
     @cached_property
     def energy_spline(self) -> CubicSpline:

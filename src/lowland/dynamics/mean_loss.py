@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,6 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils.parametrizations import _WeightNorm
+from torch.nn.utils.weight_norm import WeightNorm
+from torch.overrides import TorchFunctionMode
 
 from lowland.errors import FallbackWarning, UnsupportedModelError
 from lowland.params import Layout, call_at, trainable
@@ -67,7 +70,8 @@ class MeanLoss:
     def ready(self) -> Iterator[None]:
         """Put the model in the mode in which it is measured, and back; what is random repeats.
 
-        Fused attention has no second derivative, nor have recurrent layers of cuDNN.
+        Fused attention has no second derivative, nor have recurrent layers of cuDNN; that of
+        weight norm is wrong.
 
         Yields:
             Nothing.
@@ -78,6 +82,7 @@ class MeanLoss:
             isolated_rng(0, "hessian", batches=self.batches),
             mode(self.model, norm_trains=self.batch_norm == "train"),
             sdpa_kernel(SDPBackend.MATH),
+            WeightNormByParts() if has_weight_norm(self.model) else nullcontext(),
             cudnn.flags(enabled=cudnn.enabled and not recurrent),
             torch.enable_grad(),
         ):
@@ -111,6 +116,29 @@ class MeanLoss:
                 (part,) = torch.autograd.grad(self.at(leaf, batch), leaf, materialize_grads=True)
                 total += part
         return total
+
+
+class WeightNormByParts(TorchFunctionMode):
+    """Computes weight norm without its fused kernel, which loses terms of the Hessian (2.13)."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Run any function of torch, this one by parts."""
+        if func is torch._weight_norm:  # type: ignore[attr-defined]
+            direction, length, dim = args
+            norm = torch.norm_except_dim(direction, 2, dim)  # type: ignore[attr-defined]
+            return direction * (length / norm)
+        return func(*args, **(kwargs or {}))
+
+
+def has_weight_norm(model: nn.Module) -> bool:
+    """Tell whether a model has weight norm, as a parametrization or as the hook of old."""
+    return any(
+        isinstance(part, _WeightNorm | WeightNorm)
+        for module in model.modules()
+        for part in (module, *module._forward_pre_hooks.values())
+    )
 
 
 def mean_loss(

@@ -1,130 +1,33 @@
 """Train a model under the two-time microscope: weights, losses, gradient noise and clones."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from lowland.dynamics.clock import log_times
 from lowland.dynamics.clones import measure_clones
-from lowland.dynamics.noise import gradient_noise
-from lowland.dynamics.phases import Phases, find_phases
+from lowland.dynamics.measure_result import Dynamics
+from lowland.dynamics.noise import NotFiniteError, gradient_noise
 from lowland.dynamics.recorder import TwoTimeRecorder
-from lowland.dynamics.two_time import TwoTime
-from lowland.errors import OutcomeError
-from lowland.results import Status, environment, plain, write_json
+from lowland.results import Status, plain
 from lowland.training import (
     Progress,
-    TrainResult,
     choose_device,
     evaluate,
     is_main_process,
+    length_of,
     train,
 )
+from lowland.training.evaluate import LossFn
 
-__all__ = ["Dynamics", "measure_dynamics"]
+__all__ = ["measure_dynamics"]
 
 LOSSES = 100  # of the published scripts
-LossFn = Callable[[Any, Any], Tensor]
-
-
-@dataclass(frozen=True)
-class Dynamics:
-    """What a training run looked like.
-
-    Attributes:
-        status: ``FINISHED``, ``INTERRUPTED`` or ``NOT_FINITE``.
-        message: A sentence on how it ended.
-        two_time: Displacements of the weights between pairs of instants.
-        losses: Rows with ``step``, ``loss`` and ``error`` of the training data in eval mode, and
-            ``learning_rate`` and ``age`` (sum of the learning rates of the updates so far).
-        noise: Rows with ``step`` and the numbers of :class:`GradientNoise`.
-        clones: Rows with ``waiting_time``, ``lag``, ``displacement`` between replicas, its
-            standard error, and ``raw``.
-        steps: Updates done.
-        seconds: Wall time, over all calls that shared the folder.
-        training: How training went, with the weights.
-    """
-
-    status: Status
-    message: str
-    two_time: TwoTime
-    losses: list[dict[str, Any]]
-    noise: list[dict[str, Any]]
-    clones: list[dict[str, Any]]
-    steps: int
-    seconds: float
-    training: TrainResult = field(repr=False)
-
-    def phases(self, *, samples: int = 200, seed: int = 0) -> Phases:
-        """Find the phases of the run.
-
-        Args:
-            samples: See :func:`find_phases`.
-            seed: Of the bootstrap.
-
-        Returns:
-            Phases, with scores over the noise if that was measured.
-        """
-        return find_phases(
-            curve_of(self.losses, "loss"), self.two_time,
-            [curve_of(self.noise, "trace")] if len(self.noise) > 1 else [],
-            samples=samples, seed=seed,
-        )  # fmt: skip
-
-    def record(self) -> dict[str, Any]:
-        """Give everything but the weights as plain values.
-
-        Returns:
-            What :func:`lowland.results.write_json` can hold.
-        """
-        numbers = {
-            "status": self.status,
-            "message": self.message,
-            "steps": self.steps,
-            "seconds": self.seconds,
-            "losses": self.losses,
-            "noise": self.noise,
-            "clones": self.clones,
-            "two_time": self.two_time.record(),
-            "environment": environment(self.training.device),
-        }
-        return plain(numbers)
-
-    def save(self, folder: str | Path) -> Path:
-        """Write ``dynamics.json``, ``two_time.json`` and the files of the training run.
-
-        Args:
-            folder: Where to.
-
-        Returns:
-            The folder.
-        """
-        self.training.save(folder)
-        self.two_time.save(folder)
-        write_json(Path(folder) / "dynamics.json", self.record())
-        return Path(folder)
-
-    def raise_for_status(self) -> None:
-        """Raise if the run did not do all its steps.
-
-        Raises:
-            OutcomeError: If it was interrupted, or met a number that is not finite.
-        """
-        if self.status is not Status.FINISHED:
-            raise OutcomeError(self.message)
-
-
-def curve_of(rows: list[dict[str, Any]], name: str) -> tuple[Tensor, Tensor]:
-    """A column of some rows against the step."""
-    known = [row for row in rows if row[name] is not None and isfinite(row[name])]
-    steps = torch.tensor([row["step"] for row in known])
-    return steps, torch.tensor([row[name] for row in known], dtype=torch.float64)
+NUMBERS = ("age", "rate", "broken")
 
 
 def measure_dynamics(
@@ -155,7 +58,8 @@ def measure_dynamics(
 
     Measuring draws nothing from the generators that training uses, and changes nothing: with and
     without it, training ends with the same bits. With ``out`` the same call after a kill goes on
-    where it was last saved.
+    where it was last saved. Where the noise or a clone is not finite, training goes on, and the
+    status says so at the end.
 
     Args:
         model: Any module.
@@ -232,8 +136,11 @@ def measure_dynamics(
     if status is Status.FINISHED and two_time.diverged_at is not None:
         status = Status.NOT_FINITE
         message = f"a weight was not finite at update {two_time.diverged_at}."
+    if status is Status.FINISHED and watch.broken:
+        status, message = Status.NOT_FINITE, watch.broken
     found = Dynamics(
-        status, message, two_time, watch.losses, watch.noise, watch.clones, trained.steps,
+        status, message, two_time, watch.losses, watch.noise, watch.clones,
+        type(made[0]).__name__, type(made[0]) is torch.optim.SGD, trained.steps,
         trained.seconds, trained,
     )  # fmt: skip
     if out is not None and status is not Status.INTERRUPTED and is_main_process():
@@ -268,7 +175,7 @@ class Watch:
         self.noise_batches = noise_batches
         self.clone_times = frozenset(clone_times)
         self.clone_lags = [lag for lag in clone_lags if lag]
-        self.replicas, self.age = replicas, 0.0
+        self.replicas, self.age, self.rate, self.broken = replicas, 0.0, 0.0, ""
         self.losses: list[dict[str, Any]] = []
         self.noise: list[dict[str, Any]] = []
         self.clones: list[dict[str, Any]] = []
@@ -281,22 +188,28 @@ class Watch:
         """
         self.recorder.record(step)
         rate = self.made[0].param_groups[0].get("lr")
-        self.age += float(rate or 0.0) if step else 0.0
+        self.age += self.rate if step else 0.0  # a schedule has stepped since the update
+        self.rate = float(rate or 0.0)
         if step in self.loss_times:
             found = evaluate(self.model, self.loss_fn, self.loss_batches)
             times = {"step": step, "learning_rate": rate, "age": self.age}
             self.losses.append(plain(times | {"loss": found.loss, "error": found.error}))
         if step in self.noise_times:
-            self.noise.append({"step": step} | self.measure_noise(step))
+            self.noise += self.measure_noise(step)
         if step in self.clone_times:
             self.clones += self.measure_clones(step)
 
-    def measure_noise(self, step: int) -> dict[str, Any]:
-        """Scatter of the gradients at this step."""
-        found = gradient_noise(
-            self.model, self.loss_fn, self.batches, n_batches=self.noise_batches, seed=self.seed
-        )
-        return plain(found)
+    def measure_noise(self, step: int) -> list[dict[str, Any]]:
+        """Scatter of the gradients at this step, over batches that no other step measures."""
+        try:
+            found = gradient_noise(
+                self.model, self.loss_fn, self.batches, n_batches=self.noise_batches,
+                seed=self.seed + step, epoch=step,
+            )  # fmt: skip
+        except NotFiniteError:
+            self.broken = self.broken or f"the gradient noise was not finite at update {step}."
+            return []
+        return [{"step": step} | plain(found)]
 
     def measure_clones(self, step: int) -> list[dict[str, Any]]:
         """Let replicas go on from here."""
@@ -304,10 +217,30 @@ class Watch:
             self.model, self.loss_fn, self.batches, optimizer=self.made[0], lags=self.clone_lags,
             replicas=self.replicas, seed=self.seed + step,
         )  # fmt: skip
+        if found.diverged_at is not None:
+            lag = found.diverged_at
+            self.broken = self.broken or f"a clone of update {step} was not finite at lag {lag}."
         columns = (found.lag, found.displacement, found.displacement_se, found.raw)
         names = ("lag", "displacement", "displacement_se", "raw")
         rows = zip(*(column.tolist() for column in columns), strict=True)
         return [plain({"waiting_time": step} | dict(zip(names, row, strict=True))) for row in rows]
+
+    def settings(self) -> dict[str, Any]:
+        """Describe what is measured, so that two runs can be told apart.
+
+        Returns:
+            Plain values.
+        """
+        return {
+            "loss_times": sorted(self.loss_times),
+            "loss_batches": length_of(self.loss_batches),
+            "noise_times": sorted(self.noise_times),
+            "noise_batches": self.noise_batches,
+            "clone_times": sorted(self.clone_times),
+            "clone_lags": self.clone_lags,
+            "replicas": self.replicas,
+            "recorder": self.recorder.settings(),
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """Give what a later run needs to go on.
@@ -317,7 +250,8 @@ class Watch:
         """
         rows = {"losses": self.losses, "noise": self.noise, "clones": self.clones}
         rows = {name: [dict(row) for row in found] for name, found in rows.items()}
-        return rows | {"age": self.age, "recorder": self.recorder.state_dict()}
+        numbers = {name: getattr(self, name) for name in NUMBERS}
+        return rows | numbers | {"recorder": self.recorder.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a saved state.
@@ -326,5 +260,6 @@ class Watch:
             state: What :meth:`state_dict` returned.
         """
         self.losses, self.noise, self.clones = (state[n] for n in ("losses", "noise", "clones"))
-        self.age = state["age"]
+        for name in NUMBERS:
+            setattr(self, name, state[name])
         self.recorder.load_state_dict(state["recorder"])

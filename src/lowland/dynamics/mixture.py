@@ -3,6 +3,7 @@ r"""The covariance of a spherical glass's energy, :math:`N f(q)` at overlap :mat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite, perm, sqrt
+from numbers import Integral
 
 import numpy as np
 from jaxtyping import Float
@@ -83,13 +84,13 @@ def as_mixture(order: int | Mapping[int, float] | Mixture) -> Mixture:
         return order
     amplitudes = dict(order) if isinstance(order, Mapping) else {order: 1.0}
     for p, amplitude in amplitudes.items():
-        if isinstance(p, bool) or not isinstance(p, int) or p < 2:
+        if isinstance(p, bool) or not isinstance(p, Integral) or p < 2:
             raise ValueError(f"order, the spins per coupling, must be an integer >= 2; got {p!r}.")
         if not (isfinite(amplitude) and amplitude >= 0):
             raise ValueError(
                 f"the amplitude of order {p} must be finite and >= 0; got {amplitude}."
             )
-    kept = tuple((p, float(a)) for p, a in sorted(amplitudes.items()) if a > 0)
+    kept = tuple((int(p), float(a)) for p, a in sorted(amplitudes.items()) if a > 0)
     if not kept:
         raise ValueError(f"a mixture must have an amplitude above 0; got {amplitudes}.")
     return Mixture(kept)

@@ -9,9 +9,11 @@ import torch
 from torch import nn
 
 from lowland.dynamics.draws import Draws, batches_to_measure
-from lowland.dynamics.gradients import LossFn, batch_gradient, example_gradients
+from lowland.dynamics.gradients import batch_gradient, example_gradients
 from lowland.dynamics.scatter import Found, PairScatter, Scatter
+from lowland.errors import LowlandError
 from lowland.params import trainable
+from lowland.results import plain
 from lowland.training import (
     batch_count,
     device_of,
@@ -20,11 +22,16 @@ from lowland.training import (
     kept_mode,
     mode,
 )
+from lowland.training.evaluate import LossFn
 
-__all__ = ["GradientNoise", "gradient_noise"]
+__all__ = ["GradientNoise", "NotFiniteError", "gradient_noise"]
 
 SAMPLINGS = ("iid", "epoch")
 NORMS = ("eval", "train")
+
+
+class NotFiniteError(LowlandError, ValueError):
+    """A loss or a gradient that was to be measured is not finite."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,14 @@ class GradientNoise:
     params: int
     sampling: str
 
+    def record(self) -> dict[str, Any]:
+        """Give everything as plain values.
+
+        Returns:
+            What :func:`lowland.results.write_json` can hold.
+        """
+        return plain(self)
+
 
 def gradient_noise(
     model: nn.Module,
@@ -68,6 +83,7 @@ def gradient_noise(
     pair: bool = False,
     batch_norm: str = "eval",
     seed: int = 0,
+    epoch: int = 0,
 ) -> GradientNoise:
     r"""Measure the trace of the covariance of the mini-batch gradient, disturbing nothing.
 
@@ -94,15 +110,18 @@ def gradient_noise(
             n / 2 pairs, so that only two gradients are in memory.
         batch_norm: ``"eval"``, or ``"train"``: gradients as in training, where the examples of a
             batch depend on each other.
-        seed: Seed of the draws.
+        seed: Seed of the draws, and of a loader that shuffles.
+        epoch: Which epoch is read of batches that know ``set_epoch``.
 
     Returns:
         The noise, with standard errors.
 
     Raises:
         ValueError: If ``n_batches`` is below 2 (4 for pairs), ``batch_size`` is more than there
-            are examples, there are too few batches, an argument is unknown, or a gradient is not
-            finite.
+            are examples, there are too few batches or they cannot be read again, or an argument
+            is unknown.
+        NotFiniteError: If a loss or a gradient is not finite; a ``ValueError`` too.
+        UnsupportedModelError: If ``per_sample`` meets a model that takes no single examples.
 
     Source:
         Specification, section 3.3; the unbiased forms are ours.
@@ -113,7 +132,7 @@ def gradient_noise(
     with (
         kept_mode(inner),
         kept_buffers(inner.modules()),
-        isolated_rng(seed, "gradient noise", batches=batches),
+        isolated_rng(seed, "gradient noise", batches=batches, epoch=epoch),
         mode(inner, norm_trains=batch_norm == "train"),
     ):
         draws = batches_to_measure(
@@ -124,7 +143,7 @@ def gradient_noise(
         else:
             found = scatter(inner, loss_fn, draws, per_sample=per_sample)
     if not all(map(isfinite, (found.trace, found.mean_square, found.loss))):
-        raise ValueError(
+        raise NotFiniteError(
             "gradients and losses must be finite; some of these batches give others. "
             "Measure at earlier weights."
         )
@@ -167,10 +186,10 @@ def check_arguments(
             f"sampling must be one of {SAMPLINGS} and batch_norm one of {NORMS}; got "
             f"{sampling!r} and {batch_norm!r}."
         )
-    if n_batches < (4 if pair else 2):
+    if n_batches < (4 if pair else 2) or n_batches != int(n_batches):
         raise ValueError(
-            f"n_batches must be at least {4 if pair else 2}, so that a variance and its error can "
-            f"be told; got {n_batches}."
+            f"n_batches must be a whole number, at least {4 if pair else 2}, so that a variance "
+            f"and its error can be told; got {n_batches}."
         )
     if per_sample and (pair or batch_norm == "train"):
         raise ValueError(

@@ -142,19 +142,19 @@ class Observables:
         self,
         step: int,
         waits: list[int],
+        square: Number,
         values: list[list[Number]],
-        x: Float[Tensor, " params"],
     ) -> None:
         """Take down the numbers of an instant.
 
         Args:
             step: The instant.
             waits: Waiting times of the pairs that end.
+            square: Of the weights, now.
             values: Of each of these pairs.
-            x: The weights, now.
         """
-        once = [*self.reduce([square_sum(x, self.pieces)]), *self.path]
-        if x.device.type == "cpu":
+        once = [square, *self.path]
+        if self.weights.device.type == "cpu":
             self.take(step, waits, once, values)
             return
         self.pending.append((step, waits, [*once, *(value for row in values for value in row)]))

@@ -1,13 +1,19 @@
 """Symmetric operators that are known by what they do to vectors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["Operator", "check_operator", "function_hessian", "pull"]
+from lowland.errors import UnsupportedModelError
+
+__all__ = ["Operator", "check_operator", "derivatives_needed", "function_hessian", "pull"]
+
+# What torch says where a layer lacks one.
+MISSING = ("implemented", "double backward", "differentiate twice")
 
 
 @dataclass(frozen=True)
@@ -120,18 +126,42 @@ def pull(
     if not output.requires_grad:
         return leaf.new_zeros(len(rows), leaf.numel())
     options = {"allow_unused": True, "materialize_grads": True}
-    if together and len(rows) > 1:
-        (found,) = torch.autograd.grad(
-            output, leaf, rows, retain_graph=keep, is_grads_batched=True, **options
-        )
-        return found
-    found = [
-        torch.autograd.grad(
-            output, leaf, row, retain_graph=keep or index + 1 < len(rows), **options
-        )[0]
-        for index, row in enumerate(rows)
-    ]
-    return torch.stack(found)
+    with derivatives_needed():
+        if together and len(rows) > 1:
+            (found,) = torch.autograd.grad(
+                output, leaf, rows, retain_graph=keep, is_grads_batched=True, **options
+            )
+            return found
+        found = [
+            torch.autograd.grad(
+                output, leaf, row, retain_graph=keep or index + 1 < len(rows), **options
+            )[0]
+            for index, row in enumerate(rows)
+        ]
+        return torch.stack(found)
+
+
+@contextmanager
+def derivatives_needed() -> Iterator[None]:
+    """Say what to do where torch has no derivative of some layer.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        UnsupportedModelError: If a derivative is missing inside.
+        RuntimeError: Any other that torch raises there.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(word in str(error) for word in MISSING):
+            raise
+        raise UnsupportedModelError(
+            "every layer and the loss must have the derivatives that a product takes; torch says: "
+            f"{str(error).splitlines()[0]} Take another mode of hessian_product "
+            '(mode="difference" needs first derivatives only), or another layer.'
+        ) from error
 
 
 def check_operator(operator: Operator, generator: torch.Generator) -> None:
@@ -166,6 +196,7 @@ def check_operator(operator: Operator, generator: torch.Generator) -> None:
     skew = abs(float(pair[0] @ first[1] - pair[1] @ first[0]))
     if skew > tolerance * scale * float(pair.norm()):
         raise ValueError(
-            f"the operator must be symmetric; u'Hv and v'Hu differ by {skew:.2g}. Symmetrize it: "
-            "(A + A') / 2."
+            f"the operator must be symmetric; u'Hv and v'Hu differ by {skew:.2g}. Symmetrize a "
+            "matrix, (A + A') / 2; with a model, some layer has a wrong second derivative: pass "
+            'hessian_product(..., mode="difference") instead.'
         )

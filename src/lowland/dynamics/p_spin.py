@@ -58,10 +58,10 @@ class PSpin(nn.Module):
         dtype: torch.dtype = torch.float64,
     ) -> None:
         super().__init__()
-        if size < 2:
-            raise ValueError(f"size, the number of spins, must be at least 2; got {size}.")
-        if replicas < 1:
-            raise ValueError(f"replicas must be at least 1; got {replicas}.")
+        if size < 2 or size != int(size):
+            raise ValueError(f"size, the number of spins, must be an integer >= 2; got {size}.")
+        if replicas < 1 or replicas != int(replicas):
+            raise ValueError(f"replicas must be an integer >= 1; got {replicas}.")
         self.mixture = as_mixture(order)
         for p, amplitude in self.mixture.amplitudes:
             draws = generator(seed, "couplings", p)

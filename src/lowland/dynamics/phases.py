@@ -113,7 +113,8 @@ def find_phases(
         The phases.
 
     Raises:
-        ValueError: If there is no learning curve, or one has too few finite losses.
+        ValueError: If there is no learning curve, one has too few losses or one that is not
+            finite, or the first loss is not positive.
 
     Source:
         Baity-Jesi et al., ICML 2018; specification, section 3.4.
@@ -123,6 +124,11 @@ def find_phases(
         raise ValueError("find_phases needs at least one learning curve (steps, loss); got none.")
     steps, table = on_common_steps(runs)
     mean = table.mean(0)
+    if not mean[0] > 0:
+        raise ValueError(
+            f"the first loss must be positive, as losses are compared with it; got {mean[0]:.3g}. "
+            "Subtract the lowest loss that is possible."
+        )
     fit = fit_pieces(steps, mean)
     t1, t2 = fit.breaks
     intervals = bootstrap(steps, table, samples, seed)
@@ -136,13 +142,14 @@ def find_phases(
     if noises and curves:
         together = on_common_steps(noises)
         average = (together[0], together[1].mean(0))
-        forms["over_noise"] = over_noise(curves, average)
-        forms["over_integral"] = over_integral(curves, average)
+        forms["over_noise"] = maybe(over_noise, curves, average) or {}
+        forms["over_integral"] = maybe(over_integral, curves, average) or {}
     scores, aging, plateau = {}, {}, {}
     for phase in PHASES:
         waits = chosen(curves, phase, t1, t2)
         scores[phase] = {
-            name: maybe(collapse_score, [form[w] for w in waits]) for name, form in forms.items()
+            name: maybe(collapse_score, [form[w] for w in waits if w in form])
+            for name, form in forms.items()
         }
         some = {wait: curves[wait] for wait in waits}
         aging[phase] = maybe(lambda some=some: aging_exponent(some, samples=samples, seed=seed))
@@ -176,6 +183,12 @@ def as_list(curves: Curve | Sequence[Curve]) -> list[Curve]:
     """One pair of times and values, or several, as a list."""
     if len(curves) == 2 and isinstance(curves[0], Tensor) and curves[0].ndim == 1:
         return [curves]  # type: ignore[list-item]
+    for curve in curves:
+        if len(curve) != 2 or not all(isinstance(part, Tensor) for part in curve):
+            raise ValueError(
+                "a curve must be a pair of tensors, times and values; got "
+                f"{type(curve).__name__} of {len(curve)}. Use torch.as_tensor."
+            )
     return list(curves)  # type: ignore[arg-type]
 
 
@@ -188,7 +201,8 @@ def on_common_steps(curves: Sequence[Curve]) -> tuple[Tensor, Tensor]:
         if n.shape != y.shape or not len(n) or not (n.isfinite() & y.isfinite()).all():
             raise ValueError(
                 "a curve must be times and as many finite values; got shapes "
-                f"{tuple(n.shape)} and {tuple(y.shape)}. Leave out runs that diverged."
+                f"{tuple(n.shape)} and {tuple(y.shape)}, {int((~y.isfinite()).sum())} values not "
+                "finite. Leave out runs that diverged, or what came after."
             )
         order = n.argsort(stable=True)
         n, y = n[order], y[order]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import combinations
-from math import exp, log
+from math import exp, inf, log
 
 import numpy as np
 import torch
@@ -122,7 +122,7 @@ def describe(x: NDArray[np.float64], y: NDArray[np.float64], breaks: tuple[float
     solved, *_ = np.linalg.lstsq(matrix, y, rcond=None)
     residual = float(np.mean((matrix @ solved - y) ** 2))
     # below rounding all fits are alike, and the fewest numbers win
-    floor = (1e-12 * float(np.abs(y).max() + 1e-300)) ** 2
+    floor = (1e-12 * float(np.abs(y).max() + 1e-100)) ** 2
     numbers = 2 + 2 * len(breaks)
     bic = len(x) * log(max(residual, floor)) + numbers * log(len(x))
     slopes = np.cumsum(solved[1:])
@@ -153,9 +153,10 @@ def threshold_times(
     """
     n, y = (torch.as_tensor(v, dtype=torch.float64).flatten() for v in (steps, loss))
     first, last = y[n.argmin()], y[n.argmax()]
+    goal = first - 0.05 * (first - last) if last < first else -y.new_tensor(inf)
 
     def reached(level: Tensor) -> float | None:
         below = n[y < level]
         return below.min().item() if len(below) else None
 
-    return reached(first - 0.05 * (first - last)), reached(0.05 * first)
+    return reached(goal), reached(0.05 * first)

@@ -11,7 +11,7 @@ from torch.func import grad, jvp, vjp
 from torch.nn.modules.conv import _ConvNd
 
 from lowland.dynamics.mean_loss import MeanLoss, mean_loss
-from lowland.dynamics.operators import Operator, pull
+from lowland.dynamics.operators import Operator, derivatives_needed, pull
 from lowland.errors import UnsupportedModelError
 from lowland.training import batch_count, generator, map_tensors, tensors_in
 
@@ -67,7 +67,8 @@ def hessian_product(
 
     Raises:
         ValueError: If an option is unknown, or the batches are empty or cannot be read again.
-        UnsupportedModelError: If the model's parameters have no products in real numbers.
+        UnsupportedModelError: If the model's parameters have no products in real numbers, or some
+            layer lacks a derivative that the mode takes.
 
     Source:
         Pearlmutter, Neural Computation 6 (1994); Schraudolph, Neural Computation 14 (2002).
@@ -102,7 +103,7 @@ def over_batches(
 
     def rows(vectors: Rows) -> Rows:
         total = torch.zeros_like(vectors)
-        with loss.ready():
+        with loss.ready(), derivatives_needed():
             for batch in loss.read():
                 total += part(loss, loss.vector, batch)(vectors)
         return total

@@ -5,7 +5,6 @@ from math import inf
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from lowland.dynamics.clock import Clock, growing, last_instants, pairs_of, plan
 from lowland.dynamics.observables import RANKS, Observables, summarize
@@ -130,9 +129,9 @@ class TwoTimeRecorder:
                 rank=rank,
                 seed=seed,
             )
-        self.settings = {"memory": memory, "per_layer": per_layer, "path_length": path_length}
-        self.settings |= {"bins": bins, "seed": seed, "ranks": ranks}
-        self.settings |= {"sketch_size": sketch_size} if memory == "sketch" else {}
+        self.options = {"memory": memory, "per_layer": per_layer, "path_length": path_length}
+        self.options |= {"bins": bins, "seed": seed, "ranks": ranks}
+        self.options |= {"sketch_size": sketch_size} if memory == "sketch" else {}
         self.last = -1
         self.follow()
 
@@ -157,10 +156,10 @@ class TwoTimeRecorder:
             ValueError: If the number does not grow, or leaves out one of the clock; if the
                 weights are others than at the beginning.
         """
-        if self.last < step < self.next and not self.seen.follows_path:
+        if isinstance(step, int) and self.last < step < self.next and not self.seen.follows_path:
             self.last = step
             return
-        if not (step > self.last and step == int(step)):
+        if not (step > self.last and step % 1 == 0):
             raise ValueError(
                 "the number of completed updates must be whole and grow from call to call; got "
                 f"{step} after {self.last if self.last >= 0 else 'nothing'}. Call record(step) "
@@ -175,21 +174,21 @@ class TwoTimeRecorder:
         self.last = int(step)
         if self.seen.diverged_at is not None:
             return
-        x = self.weights.read()
         if self.seen.follows_path:
-            self.seen.walk(x)
+            self.seen.walk(self.weights.read())
         if step == self.next:
-            self.look(x)
+            self.look()
 
-    def look(self, x: Tensor) -> None:
+    def look(self) -> None:
         """Measure every pair that ends now, and keep the weights if a pair begins."""
         step = self.last
         waits = self.due.pop(step, [])
         if step in self.ends:
             self.weights.check()
+            x = self.weights.read()
             self.store.keep(step, x)
             self.seen.at_wait(step, x)
-        self.seen.note(step, waits, self.store.measure(waits, x) if waits else [], x)
+        self.seen.note(step, waits, *self.store.measure(waits))
         for wait in waits:
             if self.ends[wait] == step and self.clock.grows is None:
                 self.store.drop(wait)
@@ -207,7 +206,16 @@ class TwoTimeRecorder:
         Returns:
             The observables, with standard errors.
         """
-        return summarize(self.seen, self.clock, self.settings, self.last, self.bytes)
+        return summarize(self.seen, self.clock, self.options, self.last, self.bytes)
+
+    def settings(self) -> dict[str, Any]:
+        """Describe what is recorded, so that two runs can be told apart.
+
+        Returns:
+            Plain values: the arguments that decide numbers, with the waits and lags.
+        """
+        lags = sorted({lag for _, lag in self.clock.pairs})
+        return self.options | {"waits": list(self.clock.waits), "lags": lags}
 
     def state_dict(self) -> dict[str, Any]:
         """Copy what is needed to go on as if nothing had happened.
@@ -216,7 +224,7 @@ class TwoTimeRecorder:
             Tensors and plain values; save them beside model and optimizer with ``torch.save``.
         """
         return {
-            "settings": self.settings | {"shapes": self.weights.shapes},
+            "settings": self.options | {"shapes": self.weights.shapes},
             "clock": {"grows": self.clock.grows, "total": self.clock.total},
             "waits": torch.tensor(self.clock.waits),
             "pairs": torch.tensor(self.clock.pairs),

@@ -83,7 +83,7 @@ class Scatter:
         dots = torch.zeros(self.groups, 2, dtype=torch.float64)
         for group, part in self.sums.items():
             dots[group, 0], dots[group, 1] = part.dot(whole).item(), part.dot(part).item()
-        table = shared(torch.cat([self.table, dots], 1), self.device)
+        table = all_sum(torch.cat([self.table, dots], 1), self.device)
         counts, squares, cross, own = table.T
         square = whole.dot(whole).item()
         trace, mean_square = self.estimates(counts.sum(), squares.sum(), square)
@@ -96,7 +96,7 @@ class Scatter:
             errors[0],
             float(mean_square),
             errors[1],
-            *mean_and_variance(shared(self.losses, self.device)),
+            *mean_and_variance(all_sum(self.losses, self.device)),
             count=int(counts.sum()),
         )
 
@@ -150,7 +150,7 @@ class PairScatter:
             The numbers.
         """
         share = self.draws.batch_size / self.draws.examples
-        apart, product = shared(self.table, self.device).T
+        apart, product = all_sum(self.table, self.device).T
         traces, squares = apart * (1 - share), product + apart * share
         error = [(values.var() / len(values)).sqrt().item() for values in (traces, squares)]
         return Found(
@@ -158,14 +158,9 @@ class PairScatter:
             error[0],
             squares.mean().item(),
             error[1],
-            *mean_and_variance(shared(self.losses, self.device)),
+            *mean_and_variance(all_sum(self.losses, self.device)),
             count=len(self.losses),
         )
-
-
-def shared(table: Tensor, device: torch.device) -> Tensor:
-    """Add up what the processes put into a table."""
-    return all_sum(table, device)
 
 
 def mean_and_variance(values: Float[Tensor, " values"]) -> tuple[float, float]:

@@ -69,12 +69,12 @@ class CountSketch:
         Returns:
             A sketch for each tensor, or one of all: the sum of these.
         """
-        parts = (vector * self.signs).split(self.sizes)
+        parts = self.signs.to(vector.dtype).mul_(vector).split(self.sizes)
         wide = vector.new_zeros(len(parts) if self.per_layer else 1, 2 * self.width)
         for number, (part, shifts) in enumerate(zip(parts, self.shifts, strict=True)):
             total = wide[number if self.per_layer else 0]
             for row, shift in zip(part.split(self.width), shifts, strict=False):
-                total[shift : shift + len(row)] += row
+                total[shift : shift + len(row)].add_(row)
         return wide[:, : self.width] + wide[:, self.width :]
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lowland.dynamics.sketch import CountSketch
 from lowland.dynamics.snapshots import Reduce
-from lowland.dynamics.sums import Number, wide
+from lowland.dynamics.sums import Number, pieces_of, square_sum, wide
 from lowland.dynamics.weights import Weights
 from lowland.training import generator
 
@@ -56,7 +56,8 @@ class Sketches:
     ):
         self.start: Tensor | None = None
         self.kept: dict[int, tuple[Tensor, Tensor]] = {}
-        self.reduce, self.add_up, self.width = reduce, add_up, width
+        self.weights, self.reduce, self.add_up, self.width = weights, reduce, add_up, width
+        self.pieces = pieces_of(weights.sizes, False, weights.device)
         self.sketch = CountSketch(
             weights.names,
             weights.sizes,
@@ -85,17 +86,20 @@ class Sketches:
         moved = x - self.start
         return self.add_up(self.sketch(moved)), moved[self.sample]
 
-    def measure(self, waits: list[int], x: Float[Tensor, " params"]) -> list[list[Number]]:
+    def measure(self, waits: list[int]) -> tuple[Number, list[list[Number]]]:
         """Compare the weights with where they were.
 
         Args:
             waits: Which waiting times.
-            x: The weights, now.
 
         Returns:
-            For each, estimates of: the squared distance by layer, the sum of fourth powers of all
-            displacements, and the variance of the latter.
+            The square of the weights; for each waiting time, estimates of: the squared distance by
+            layer, the sum of fourth powers of all displacements, and the variance of the latter.
         """
+        x = self.weights.read()
+        (square,) = self.reduce([square_sum(x, self.pieces)])
+        if not waits:
+            return square, []
         now, sampled = self.seen(x)
         kind, every, rows = wide(x.device), len(x), []
         for wait in waits:
@@ -106,7 +110,7 @@ class Sketches:
             spread = fourths.var() * (1 / count - 1 / every) if count < every else 0 * mean
             both = self.reduce(entries(torch.stack([mean * every, spread * every**2])))
             rows.append([*entries(second), *both])
-        return rows
+        return square, rows
 
     def drop(self, wait: int) -> None:
         """Forget a sketch.

@@ -9,7 +9,7 @@ from scipy.optimize import brentq
 
 from lowland.dynamics.mixture import as_mixture
 
-__all__ = ["Aging", "Statics", "aging_solution", "statics"]
+__all__ = ["AgingLimit", "Statics", "aging_solution", "statics"]
 
 TOLERANCE = 1e-15
 
@@ -88,7 +88,7 @@ def statics(order: int) -> Statics:
 
 
 @dataclass(frozen=True)
-class Aging:
+class AgingLimit:
     """Where a quench from infinite temperature tends to, at late times.
 
     Attributes:
@@ -110,7 +110,7 @@ class Aging:
     plateau: float
 
 
-def aging_solution(order: int, temperature: float) -> Aging:
+def aging_solution(order: int, temperature: float) -> AgingLimit:
     r"""Solve the equations of weak ergodicity breaking.
 
     Below :math:`T_d`: :math:`\tfrac12 p (p-1) q^{p-2} (1-q)^2 = T^2` (the larger root),
@@ -140,10 +140,10 @@ def aging_solution(order: int, temperature: float) -> Aging:
         raise ValueError(f"temperature must be finite and at least 0; got {t}.")
     known = statics(p)
     if t >= known.dynamic_temperature:
-        return Aging(p, t, 0.0, 1.0, t, -1 / (2 * t), 2.0)
+        return AgingLimit(p, t, 0.0, 1.0, t, -1 / (2 * t), 2.0)
     if t == 0:
         hot = inf if p == 2 else sqrt(p * (p - 1) / 2) / (p - 2)
-        return Aging(p, t, 1.0, 0.0, hot, known.threshold_energy, 0.0)
+        return AgingLimit(p, t, 1.0, 0.0, hot, known.threshold_energy, 0.0)
 
     def excess(q: float) -> float:
         return sqrt(p * (p - 1) / 2) * q ** ((p - 2) / 2) * (1 - q) - t
@@ -151,7 +151,7 @@ def aging_solution(order: int, temperature: float) -> Aging:
     q = root(excess, known.dynamic_overlap, 1.0)
     ratio = (p - 2) * (1 - q) / q
     energy = -(1 - (1 - ratio) * q**p) / (2 * t)
-    return Aging(p, t, q, ratio, t / ratio if ratio else inf, energy, 2 * (1 - q))
+    return AgingLimit(p, t, q, ratio, t / ratio if ratio else inf, energy, 2 * (1 - q))
 
 
 def root(function: Callable[[float], float], low: float, high: float) -> float:

@@ -89,9 +89,20 @@ class Weights:
         Raises:
             ValueError: If a tensor has another shape, type or device now.
         """
+        return torch.cat(self.views(), out=self.buffer)
+
+    def views(self) -> list[Float[Tensor, " part"]]:
+        """Look at the weights where they are.
+
+        Returns:
+            Every tensor as a vector; the same list as before if none has moved.
+
+        Raises:
+            ValueError: If a tensor has another shape, type or device now.
+        """
         if self.places != [tensor.data_ptr() for tensor in self.tensors]:
             self.parts = self.find_parts()
-        return torch.cat(self.parts, out=self.buffer)
+        return self.parts
 
     @torch.no_grad()
     def find_parts(self) -> list[Tensor]:

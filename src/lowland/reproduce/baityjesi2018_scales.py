@@ -17,15 +17,14 @@ from lowland.reproduce.baityjesi2018_settings import (
 __all__ = ["settings"]
 
 DIGITS = Task("digits", "mlp-64-128-10", 32)
-OVER = Course("digits", "over", DIGITS, replicas=4, cloned=(2500,), kept=(100, 1000, 5000))
+OVER = Course("digits", "over", DIGITS, seeds=5, replicas=4, cloned=(2500,), kept=(100, 1000, 5000))
 UNDER = Course(
-    "digits-2", "under", replace(DIGITS, model="mlp-64-2-10"), replicas=4, cloned=(2500,),
+    "digits-2", "under", replace(DIGITS, model="mlp-64-2-10"), seeds=5, replicas=4, cloned=(2500,),
     kept=(100, 2000, 5000),
 )  # fmt: skip
 TOY = Course(
     "toy", "toy", replace(DIGITS, model="bruna-512"), "mse", learning_rate=5.0, steps=2500,
-    seeds=2, noise_batches=20,
-    replicas=4, cloned=(1250,),
+    seeds=5, noise_batches=20, replicas=4, cloned=(1250,),
 )  # fmt: skip
 SMALL = Course(
     "digits-16", "flat", replace(DIGITS, model="mlp-64-16-10"), steps=3000, seeds=1, waits=12,
@@ -37,7 +36,8 @@ def settings(scale: str) -> Settings:
     """The values of a scale.
 
     ``smoke`` and ``laptop`` train perceptrons on the embedded digits, wide enough and too narrow
-    to learn them, beside the exact curves of the p-spin: ``laptop`` judges all claims but C11.
+    to learn them, beside the exact curves of the p-spin: ``laptop`` judges all claims but C11, with
+    five seeds.
     ``hour`` repeats the published run on CIFAR-10 and trains two architectures on two data sets,
     for C11, on one core. ``gpu`` adds ResNet-18 and the toy model with 10,000 hidden units;
     ``paper`` has as many updates as the paper's launch scripts, 10^6 in units of eta B n.
@@ -58,9 +58,9 @@ def settings(scale: str) -> Settings:
             scale,
             (OVER, UNDER, TOY, SMALL),
             Glass(),
-            (Quench("digits"), Quench("digits-2", cycles=())),
+            (Quench("digits", seeds=2), Quench("digits-2", cycles=())),
             (Flat("digits-16", examples=250),),
-            Widths(DIGITS),
+            Widths(DIGITS, seeds=5),
             threads=1,
         )
     if scale == "hour":

@@ -93,7 +93,7 @@ def train(
             ``load_state_dict()``. None takes all batches as they come.
         observer: Looks at the model after every update: an object with ``record(step)``, called
             with 0 before the first one, ``state_dict()`` and ``load_state_dict()``. It must leave
-            everything as it was.
+            everything as it was. Its ``settings()``, if it has any, are among those of ``out``.
         seed: Seed of everything random in training; the weights are the caller's.
         precision: ``"float32"`` (the model's own type, no TensorFloat-32) or ``"bf16"``.
         device: Where to move the model to, ``"auto"`` or as torch spells it; None leaves it.

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from lowland.errors import OutcomeError
-from lowland.results import Status, environment, plain, write_json
-from lowland.training.checkpoints import save_state
+from lowland.results import Status, environment, plain, read_json, write_json
+from lowland.training.checkpoints import read_safetensors, save_state
 
 __all__ = ["TrainResult"]
 
@@ -77,6 +77,26 @@ class TrainResult:
             save_state(folder / "average.safetensors", self.average)
         write_json(folder / "result.json", self.record())
         return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "TrainResult":
+        """Read what :meth:`save` wrote.
+
+        Args:
+            folder: Where from.
+
+        Returns:
+            The result, with its weights on the CPU.
+        """
+        folder = Path(folder)
+        values = read_json(folder / "result.json")
+        average = folder / "average.safetensors"
+        return cls(
+            Status[values["status"].upper()],
+            *(values[name] for name in ("curve", "steps", "seconds", "message")),
+            state=read_safetensors(folder / "model.safetensors"),
+            average=read_safetensors(average) if average.exists() else None,
+        )
 
     def raise_for_status(self) -> None:
         """Raise if the run did not do all its steps.

@@ -76,6 +76,8 @@ def describe_run(run: Run, batches: Any) -> dict[str, Any]:
     """
     schedule, average = run.schedule, run.average
     chosen = {} if run.sampling is None else {"sampling": run.sampling.settings()}
+    if hasattr(run.observer, "settings"):
+        chosen |= {"observer": run.observer.settings()}
     return chosen | {
         "model": type(run.model).__name__,
         "parameters": sum(parameter.numel() for parameter in run.model.parameters()),
