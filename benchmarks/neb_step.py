@@ -1,11 +1,12 @@
 """A NEB step of P pivots against P bare forward and backward passes of the same model and batch.
 
-python benchmarks/neb_step.py [--threads 1 2] [--rounds 15] [--only mlp] [--out neb_step.json]
+python benchmarks/neb_step.py [--threads 1 2] [--rounds 15] [--only mlp]
+    [--precision bf16] [--out neb_step.json]
 """
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
 
 import torch
@@ -19,7 +20,7 @@ from lowland.connectivity.ends import read_ends
 from lowland.connectivity.stack import mode
 from lowland.models import build
 from lowland.results import environment, write_json
-from lowland.training import generator
+from lowland.training import generator, isolated_rng
 
 LIMIT = 1.15
 
@@ -43,7 +44,56 @@ CASES = (
     Case("resnet-8", IMAGES, 128, 7),
     Case("resnet-8", IMAGES, 128, 9),
     Case("resnet-20", IMAGES, 32, 9),
+    Case("transformer", DIGITS, 128, 7),
 )
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over patches, without a mask."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.read, self.write = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mix patches; ``x`` is (batch, patches, width)."""
+        parts = self.read(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        query, key, value = parts[0], parts[1], parts[2]
+        share = (query @ key.mT / query.shape[-1] ** 0.5).softmax(-1)
+        return self.write((share @ value).transpose(1, 2).flatten(2))
+
+
+class Transformer(nn.Module):
+    """A vision transformer for 8x8 images: 16 patches, two layers of width 64, 102 k parameters."""
+
+    def __init__(self, width: int = 64, layers: int = 2, patch: int = 2, classes: int = 10):
+        super().__init__()
+        self.embed = nn.Conv2d(1, width, patch, patch)
+        self.place = nn.Parameter(0.02 * torch.randn((8 // patch) ** 2, width))
+        self.mix = nn.ModuleList(Attention(width, 4) for _ in range(layers))
+        self.think = nn.ModuleList(
+            nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+            for _ in range(layers)
+        )
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2 * layers + 1))
+        self.classify = nn.Linear(width, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores of the classes for ``images`` of shape (batch, 1, 8, 8)."""
+        x = self.embed(images).flatten(2).mT + self.place
+        for i, (mix, think) in enumerate(zip(self.mix, self.think, strict=True)):
+            x = x + mix(self.norms[2 * i](x))
+            x = x + think(self.norms[2 * i + 1](x))
+        return self.classify(self.norms[-1](x).mean(1))
+
+
+def network(case: Case, seed: int) -> nn.Module:
+    """Build the model of a case."""
+    if case.model != "transformer":
+        return build(case.model, in_shape=case.in_shape, seed=seed)
+    with isolated_rng(seed, "model"):
+        return Transformer()
 
 
 def main() -> None:
@@ -55,11 +105,13 @@ def main() -> None:
         for case in CASES:
             if arguments.only not in case.model:
                 continue
-            backend, params, found = measure(case, arguments.rounds, arguments.backend)
+            backend, params, found = measure(
+                case, arguments.rounds, arguments.backend, arguments.precision
+            )
             rows.append(row(case, threads, backend, params, found))
             records.append(
                 {"case": case, "threads": threads, "backend": backend, "params": params}
-                | {"found": found, "limit": LIMIT}
+                | {"precision": arguments.precision, "found": found, "limit": LIMIT}
             )
     print(machine())
     print(table(COLUMNS, rows))
@@ -74,18 +126,19 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=15, help="ratios per row")
     parser.add_argument("--only", default="", help="rows whose model's name contains this")
     parser.add_argument("--backend", default="auto", choices=("auto", "vmap", "loop"))
+    parser.add_argument("--precision", default="float32", choices=("float32", "bf16"), help="ours")
     parser.add_argument("--out", help="JSON file")
     return parser.parse_args()
 
 
-def measure(case: Case, rounds: int, backend: str) -> tuple[str, int, Comparison]:
+def measure(case: Case, rounds: int, backend: str, precision: str) -> tuple[str, int, Comparison]:
     """Compare one step with its bare passes; give the backend taken and the size too."""
-    model = build(case.model, in_shape=case.in_shape, seed=0).train()
-    other = build(case.model, in_shape=case.in_shape, seed=1)
+    model, other = network(case, 0).train(), network(case, 1)
     draws = generator(0, "batch")
     inputs = torch.rand(case.batch, *case.in_shape, generator=draws)
     batch = inputs, torch.randint(10, (case.batch,), generator=draws)
     stack, start, end = read_ends(model, losses, model, other, batch_norm="recalibrate")
+    stack = replace(stack, precision=precision)
     line = torch.stack([start, end]), torch.ones(1, dtype=torch.float64)
     path, weights = insert_equal(*line, case.pivots)
     if backend == "auto":

@@ -9,7 +9,15 @@ from copy import deepcopy
 
 import torch
 
-from lowland.connectivity import find_path, linear_path, measure_plane
+from lowland.connectivity import (
+    compare_paths,
+    connect_minima,
+    find_path,
+    fit_curve,
+    linear_path,
+    measure_ensemble,
+    measure_plane,
+)
 from small_networks import SHORT
 
 SCHEDULE = {"schedule": SHORT, "backend": "loop"}
@@ -42,17 +50,49 @@ def line(model, loss_fn, batches, **options):
     return linear_path(model, loss_fn, batches, model, other(model), **options)
 
 
+def curve(model, loss_fn, batches, **options):
+    options = {"steps": 8, "points": 4, "backend": "loop"} | options
+    return fit_curve(model, loss_fn, batches, model, other(model), **options)
+
+
+def compare(model, loss_fn, batches, **options):
+    options = SCHEDULE | {"steps": 4} | options
+    return compare_paths(model, loss_fn, batches, model, other(model), **options)
+
+
+def explore(model, loss_fn, batches, **options):
+    minima = [model, other(model), other(other(model))]
+    with torch.no_grad():
+        for value in minima[2].parameters():
+            value.mul_(0.5 if value.requires_grad else 1)
+    return connect_minima(model, loss_fn, batches, minima, **SCHEDULE | options)
+
+
+def ensemble(model, loss_fn, batches, *, test_batches=None, **options):
+    path = line(model, loss_fn, batches).path
+    tests = batches if test_batches is None else test_batches
+    given = {"points": 3, "backend": "loop"}
+    return measure_ensemble(model, loss_fn, batches, path, tests, **given)
+
+
 def plane(model, loss_fn, batches, **options):
     path = line(model, loss_fn, batches).path
     options = {"resolution": 2, "examples": 16, "backend": "loop"}
     return measure_plane(model, loss_fn, batches, path, **options)
 
 
-DRIVERS = {find_path: find, linear_path: line}
+DRIVERS = {
+    find_path: find,
+    linear_path: line,
+    fit_curve: curve,
+    compare_paths: compare,
+    connect_minima: explore,
+}
 PIECES = {
     "find_path, auto": find_batched,
     "find_path, interpolate": find_as_published,
     measure_plane: plane,
+    measure_ensemble: ensemble,
 }
 TRAINS = ()
 BY_THE_CLOCK = ("find_path, auto",)

@@ -18,6 +18,7 @@ from lowland.connectivity.band import (
     known_backend,
     usable_backend,
 )
+from lowland.connectivity.folder import load_cycle, open_search, save_cycle
 from lowland.connectivity.insert import (
     Inserted,
     insert_equal,
@@ -31,9 +32,10 @@ from lowland.connectivity.profile import Profile
 from lowland.connectivity.schedule import Cycle, Schedule, schedule_named
 from lowland.connectivity.task import Task, make_task
 from lowland.errors import NoEffectWarning
-from lowland.results import Status, open_folder, plain, read_json, write_json
+from lowland.results import Status, plain, read_json, write_json
 from lowland.training import (
     Source,
+    autocast,
     broadcast,
     generator,
     interruptible,
@@ -65,7 +67,9 @@ def find_path(
     tangent: str | None = None,
     batch_norm: str | None = None,
     backend: str = "auto",
+    precision: str = "float32",
     seed: int = 0,
+    until_cycle: int | None = None,
     out: str | FilePath | None = None,
     restart: bool = False,
     progress: Any = False,
@@ -93,7 +97,11 @@ def find_path(
             ``"interpolate"`` moves them as coordinates; None takes the schedule's.
         backend: ``"vmap"``, ``"loop"``, or ``"auto"``: two timed steps of each decide in every
             cycle, and the choice is part of the result.
+        precision: Of forward and backward passes while relaxing: ``"float32"`` (the model's own
+            type) or ``"bf16"``. The path, the projection and all evaluations stay as they are.
         seed: Decides the order of the batches, as far as they draw from torch's generators.
+        until_cycle: Stop after that many cycles as if interrupted; with ``out`` the same call
+            without it goes on.
         out: Folder for finished cycles and the result.
         restart: Forget what lies in ``out``.
         progress: True, False, None (only on a terminal), or a running progress display.
@@ -112,6 +120,8 @@ def find_path(
         Draxler et al., ICML 2018, Algorithms 1 and 2.
     """
     schedule = schedule_named(schedule)
+    if until_cycle is not None and until_cycle < 1:
+        raise ValueError(f"until_cycle must be at least 1, or None for all; got {until_cycle}.")
     schedule = replace(
         schedule,
         tangent=tangent or schedule.tangent,
@@ -131,17 +141,17 @@ def find_path(
         seed=seed,
     )
     settings = task.fingerprint() | {"schedule": plain(schedule)}
-    settings["backend"] = known_backend(backend)
-    folder = None
-    if out is not None:
-        folder = open_folder(out, settings, restart) if is_main_process() else FilePath(out)
-        if broadcast((folder / "result.json").exists()):
-            before = PathResult.load(folder, device=str(task.start.device))
-            if before.status is not Status.INTERRUPTED:
-                return before
+    settings |= {"backend": known_backend(backend), "precision": precision}
+    with autocast(task.start.device, precision):  # refuses an unknown one before any work
+        task = replace(task, stack=replace(task.stack, precision=precision))
+    folder, before = open_search(out, settings, restart=restart, device=task.start.device)
+    if before is not None:
+        return before
     backend = usable_backend(backend, task.stack, task.start, task.deciding[0])
     with open_progress(progress) as display:
-        cycles, path, status, message = run_cycles(task, schedule, backend, folder, display)
+        cycles, path, status, message = run_cycles(
+            task, schedule, backend, folder, display, until_cycle or len(schedule.cycles)
+        )
     best = lowest(cycles)
     profile, began = best.profile, perf_counter()
     if status is not Status.INTERRUPTED:
@@ -162,7 +172,7 @@ def find_path(
     )
     if folder is not None and is_main_process():
         result.save(folder)
-    if status is Status.INTERRUPTED:
+    if status is Status.INTERRUPTED and len(cycles) - 1 != until_cycle:
         again = "the same call goes on" if folder else "without out= nothing is saved"
         logging.getLogger("lowland").warning("interrupted: %s %s.", message, again)
     if best.number == 0 and len(cycles) > 1:
@@ -181,7 +191,7 @@ def lowest(cycles: list[CycleResult]) -> CycleResult:
 
 
 def run_cycles(
-    task: Task, schedule: Schedule, backend: str, folder: FilePath | None, display: Any
+    task: Task, schedule: Schedule, backend: str, folder: FilePath | None, display: Any, until: int
 ) -> tuple[list[CycleResult], Path, Status, str]:
     """Do the cycles that are not on disk yet; give all, and the path of the lowest."""
     path = best = task.line()
@@ -190,6 +200,9 @@ def run_cycles(
         return cycles, best, Status.FINISHED, "the ends are equal, so the path is a point."
     with display.task("AutoNEB", schedule.steps) as bar:
         for number, cycle in enumerate(schedule.cycles, start=1):
+            if number > until:
+                done = f"{until} of {len(schedule.cycles)} cycles were asked for."
+                return cycles, best, Status.INTERRUPTED, done
             found = load_cycle(folder, number, task.start.device)
             if found:
                 bar.advance(cycle.steps)
@@ -333,6 +346,7 @@ def relax_from(
         "learning_rate": cycle.learning_rate,
         "momentum": schedule.momentum,
         "tangent": schedule.tangent,
+        "spring_constant": schedule.spring_constant,
     }
     trapped = False
     if number == 1:  # later cycles start from a path that has left its symmetry
@@ -369,20 +383,3 @@ def backend_of(
     if file is not None and is_main_process():
         write_json(file, choice)
     return choice
-
-
-def save_cycle(folder: FilePath | None, result: CycleResult, path: Path) -> None:
-    """Put a finished cycle on disk; its JSON comes last and says that it is whole."""
-    if folder is not None and is_main_process():
-        path.save(folder / f"cycle-{result.number:02d}.safetensors")
-        write_json(folder / f"cycle-{result.number:02d}.json", result)
-
-
-def load_cycle(
-    folder: FilePath | None, number: int, device: torch.device
-) -> tuple[CycleResult, Path] | None:
-    """Read a cycle, if it is on disk."""
-    if folder is None or not broadcast((folder / f"cycle-{number:02d}.json").exists()):
-        return None
-    path = Path.load(folder / f"cycle-{number:02d}.safetensors", device=str(device))
-    return CycleResult.from_plain(read_json(folder / f"cycle-{number:02d}.json")), path

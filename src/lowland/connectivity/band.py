@@ -14,6 +14,7 @@ from lowland.errors import FallbackWarning, UnsupportedModelError
 from lowland.training import (
     all_sum,
     as_pair,
+    autocast,
     batch_count,
     broadcast,
     isolated_rng,
@@ -80,14 +81,23 @@ def band_of(
     Returns:
         A function from pivots to the losses of all and the gradients of the interior ones.
     """
+    kept: list[Tensor] = []  # fresh memory for every step would cost as much as the arithmetic
+
+    def room(rows: Tensor) -> Tensor:
+        if not kept or kept[0].shape != rows.shape:
+            kept[:] = [torch.zeros_like(rows)]
+        return kept[0]
 
     def together(path: Float[Tensor, "pivots params"]) -> tuple[Tensor, Tensor]:
         inputs, target = next(stream)
         if stack.backend == "vmap" and not stack.statistics_move:  # two more rows cost less
-            losses, grads = sharded(stack, path, inputs, target)  # than a forward pass apart
+            losses, grads = sharded(stack, path, inputs, target, room(path))  # than a pass apart
             return losses, decayed(path, grads[1:-1])
-        losses, grads = sharded(stack, path[1:-1], inputs, target)
-        ends = per_example(stack, path[:: len(path) - 1], inputs, target)[0].mean(1)
+        inner = path[1:-1]
+        losses, grads = sharded(stack, inner, inputs, target, room(inner))
+        with autocast(path.device, stack.precision):
+            ends = per_example(stack, path[:: len(path) - 1], inputs, target)[0]
+        ends = ends.to(losses.dtype).mean(1)
         return torch.cat([ends[:1], losses, ends[1:]]), decayed(path, grads)
 
     def apart(path: Float[Tensor, "pivots params"]) -> tuple[Tensor, Tensor]:
@@ -95,8 +105,9 @@ def band_of(
         for row in range(len(path)):
             inputs, target = next(stream)
             if row in (0, len(path) - 1):
-                with mode(stack.model, norm_trains=False):
-                    losses[row] = per_example(stack, path[[row]], inputs, target)[0].mean()
+                with mode(stack.model, norm_trains=False), autocast(path.device, stack.precision):
+                    end = per_example(stack, path[[row]], inputs, target)[0]
+                losses[row] = end.to(losses.dtype).mean()
             else:
                 one = slice(row, row + 1)
                 losses[one], grads[row - 1 : row] = losses_and_grads(
@@ -113,11 +124,13 @@ def band_of(
     return together if shared_batch else apart
 
 
-def sharded(stack: Stack, inner: Tensor, inputs: Any, target: Any) -> tuple[Tensor, Tensor]:
+def sharded(
+    stack: Stack, inner: Tensor, inputs: Any, target: Any, out: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Share the pivots out over the processes, and give every process all results."""
     rank, world = rank_and_world()
     if world == 1:
-        return losses_and_grads(stack, inner, inputs, target)
+        return losses_and_grads(stack, inner, inputs, target, out)
     mine = slice(rank, None, world)
     own = inner[mine].clone()
     losses, grads = inner.new_zeros(len(inner)), torch.zeros_like(inner)

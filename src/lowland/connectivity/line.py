@@ -15,6 +15,9 @@ from lowland.training import Source, broadcast, is_main_process, open_progress
 
 __all__ = ["linear_path"]
 
+# Examples on which the backends are tried: batch norm in training mode needs more than one.
+TRIED = 32
+
 
 def linear_path(
     model: nn.Module,
@@ -71,7 +74,7 @@ def linear_path(
         start,
         end,
         batch_norm=batch_norm,
-        examples=1,
+        examples=TRIED,
         calibration=calibration,
         test_batches=test_batches,
         evaluation_batches=evaluation_batches,

@@ -5,14 +5,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
-from lowland.connectivity.path import redistribute, segment_lengths
+from lowland.connectivity.path import segment_lengths
+from lowland.connectivity.sweep import descend, slide
+from lowland.connectivity.tangent import project, tangent_mix, tangents
 from lowland.errors import NoEffectWarning
 from lowland.results import Status
 
-__all__ = ["Relaxed", "from_potential", "project", "relax", "tangents"]
+__all__ = ["Relaxed", "from_potential", "relax"]
 
 LossAndGrad = Callable[[Tensor], tuple[Tensor, Tensor]]
 
@@ -80,7 +82,8 @@ def relax(
         momentum: Momentum of the SGD step, without dampening; not redistributed with the pivots.
         weight_decay: Adds ``weight_decay * pivot`` to the gradient before the projection; the
             losses leave it out.
-        tangent: ``"paper"``, ``"improved"`` or ``"official"``, see :func:`tangents`.
+        tangent: ``"paper"``, ``"improved"`` or ``"official"``, see
+            :func:`lowland.connectivity.tangents`.
         project_gradient: False gives the plain string method, for comparison.
         spring_constant: Stiffness in units of loss per squared distance; None redistributes.
         climb: Let the highest interior pivot climb along the path to the saddle, without springs
@@ -105,46 +108,52 @@ def relax(
         raise ValueError(
             "climb=True needs a spring_constant: redistribution would move the climbing pivot back."
         )
-    path = path.clone()
-    good, checked = path.clone(), 0
+    good, checked = path, 0
+    path, spare = path.clone(), torch.empty_like(path)
+    spare[[0, -1]] = path[[0, -1]]
     velocity = torch.zeros_like(path[1:-1])
     history = path.new_zeros(steps, len(path))
-    force, trapped = None, False
+    force, trapped = path.new_zeros(len(velocity)), False
+    lengths = segment_lengths(path)
     for step in range(steps):
         if spring_constant is None:
-            path = redistribute(path, weights)
+            slide(path, lengths, weights, out=spare)
+            path, spare = spare, path
         losses, grads = loss_and_grad(path)
         if step == 0:
             check_shapes(path, losses, grads)
         history[step] = losses
         if weight_decay:
             grads = grads.add(path[1:-1], alpha=weight_decay)
-        along = tangents(path, losses, tangent)
-        downhill = project(grads, along) if project_gradient else grads
         if step == 0:
-            trapped = is_trapped(losses, downhill, grads)
+            trapped = is_trapped(path, losses, grads, tangent, project_gradient)
+        if tangent != "paper" or spring_constant is not None:
+            lengths = segment_lengths(path)
+        removed = torch.full_like(losses[1:-1], project_gradient)
+        pull = torch.zeros_like(removed)
         if spring_constant is not None:
-            distances = segment_lengths(path).to(path.dtype)
-            pull = spring_constant * (distances[1:] - distances[:-1])
+            pull = spring_constant * (lengths[1:] - lengths[:-1])
             if climb:
                 top = losses[1:-1].argmax()
-                downhill[top] -= (grads[top] @ along[top]) * along[top]
+                removed[top] += 1
                 pull[top] = 0
-            downhill = downhill - pull.unsqueeze(1) * along
-        if step == steps - 1:
-            force = torch.linalg.vector_norm(downhill, dim=1)
-        velocity.mul_(momentum).add_(downhill)
-        checks = (step + 1) % STEPS_BETWEEN_CHECKS == 0 or step == steps - 1
-        before = path.clone() if checks else path
-        path[1:-1].sub_(velocity, alpha=learning_rate)
-        if checks:
+        lengths = descend(
+            path, grads, velocity, tangent_mix(losses, lengths, tangent), removed, pull,
+            learning_rate=learning_rate, momentum=momentum,
+            force=force if step == steps - 1 else None, out=spare,
+        )  # fmt: skip
+        path, spare = spare, path
+        if (step + 1) % STEPS_BETWEEN_CHECKS == 0 or step == steps - 1:
             bad = first_bad(history[checked : step + 1], path)
             if bad is not None:
                 step, pivot = checked + bad[0], bad[1]
                 last = history[max(checked - 1, 0)]
                 seen = history[: step + 1]
-                return Relaxed(good, last, None, seen, Status.NOT_FINITE, step, pivot, trapped)
-            good, checked = before, step + 1
+                kept = good.clone() if checked == 0 else good  # the path given is the caller's
+                return Relaxed(kept, last, None, seen, Status.NOT_FINITE, step, pivot, trapped)
+            if step < steps - 1:
+                good = spare.clone() if checked == 0 else good.copy_(spare)
+                checked = step + 1
         if on_step is not None:
             on_step()
     return Relaxed(path, history[-1], force, history, Status.FINISHED, steps, None, trapped)
@@ -190,11 +199,18 @@ def check_shapes(path: Tensor, losses: Tensor, grads: Tensor) -> None:
         )
 
 
-def is_trapped(losses: Tensor, downhill: Tensor, grads: Tensor) -> bool:
+def is_trapped(
+    path: Tensor, losses: Tensor, grads: Tensor, tangent: str, project_gradient: bool
+) -> bool:
     """Whether a band that has a hill to leave feels no force at all."""
     higher = losses[1:-1].max() > torch.maximum(losses[0], losses[-1])
-    small = torch.finfo(grads.dtype).eps ** 0.5
-    still = downhill.abs().max() <= small * grads.abs().max()
+    most, least = grads.abs().amax(), losses.new_zeros(())
+    for i, grad in enumerate(grads.split(1)):
+        near = slice(i, i + 3)
+        if project_gradient:
+            grad = project(grad, tangents(path[near], losses[near], tangent))
+        least = torch.maximum(least, grad.abs().amax())
+    still = least <= torch.finfo(grads.dtype).eps ** 0.5 * most
     if not bool(higher & still):
         return False
     warnings.warn(
@@ -214,87 +230,6 @@ def first_bad(losses: Tensor, path: Tensor) -> tuple[int, int] | None:
     if len(bad):
         return int(bad[0, 0]), int(bad[0, 1])
     return len(losses) - 1, int((~torch.isfinite(path)).any(dim=1).nonzero()[0])
-
-
-def tangents(
-    path: Float[Tensor, "pivots params"], losses: Float[Tensor, " pivots"], kind: str = "paper"
-) -> Float[Tensor, "interior params"]:
-    r"""Direction of the path at each interior pivot, as unit vectors.
-
-    ``"paper"`` looks to the higher neighbor (Eq. E5). ``"improved"`` does so on slopes and, where
-    the pivot is a maximum or minimum, mixes both differences with the larger weight on the
-    higher neighbor (Eq. E6). ``"official"`` is the published code: there it mixes *normalized*
-    differences with the larger weight on the *lower* neighbor; it does not converge on
-    Mueller-Brown and is here for comparison.
-
-    Args:
-        path: Pivots, ends included.
-        losses: Loss at each of them.
-        kind: One of the three names.
-
-    Returns:
-        Unit vectors; zero where a pivot coincides with the neighbor it looks to.
-
-    Raises:
-        ValueError: If the kind is unknown.
-
-    Source:
-        Draxler et al., ICML 2018; Henkelman and Jonsson, J. Chem. Phys. 113, 9978 (2000).
-    """
-    differences = path[1:] - path[:-1]
-    ahead, behind = differences[1:], differences[:-1]
-    rising = losses[2:] > losses[:-2]
-    if kind == "paper":  # a choice of rows is faster than torch.where
-        higher = torch.arange(len(rising), device=path.device) + rising
-        return normalize(differences.index_select(0, higher))
-    if kind not in ("improved", "official"):
-        raise ValueError(f"tangent must be 'paper', 'improved' or 'official'; got {kind!r}.")
-    up, down = losses[2:] - losses[1:-1], losses[1:-1] - losses[:-2]
-    slope = ((up > 0) & (down > 0)) | ((up < 0) & (down < 0))
-    larger, smaller = torch.maximum(up.abs(), down.abs()), torch.minimum(up.abs(), down.abs())
-    if kind == "official":
-        larger, smaller = smaller, larger
-        ahead, behind = normalize(ahead), normalize(behind)
-    mixed = mix(ahead, behind, larger, smaller, rising)
-    flat = (up == 0) & (down == 0)
-    even = normalize(ahead) + normalize(behind)
-    mixed = torch.where(flat.unsqueeze(1), even, mixed)
-    sloped = torch.where(rising.unsqueeze(1), ahead, behind)
-    return normalize(torch.where(slope.unsqueeze(1), sloped, mixed))
-
-
-def mix(
-    ahead: Float[Tensor, "interior params"],
-    behind: Float[Tensor, "interior params"],
-    larger: Float[Tensor, " interior"],
-    smaller: Float[Tensor, " interior"],
-    rising: Bool[Tensor, " interior"],
-) -> Float[Tensor, "interior params"]:
-    """Blend both differences, ``larger`` belonging to the higher neighbor."""
-    to_ahead = torch.where(rising, larger, smaller).unsqueeze(1)
-    to_behind = torch.where(rising, smaller, larger).unsqueeze(1)
-    return to_ahead * ahead + to_behind * behind
-
-
-def normalize(vectors: Float[Tensor, "rows params"]) -> Float[Tensor, "rows params"]:
-    """Give vectors unit length; a zero vector stays zero."""
-    norm = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
-    return vectors / norm.clamp_min(torch.finfo(vectors.dtype).tiny)
-
-
-def project(
-    grads: Float[Tensor, "interior params"], along: Float[Tensor, "interior params"]
-) -> Float[Tensor, "interior params"]:
-    r"""Remove from each gradient its part along the path, :math:`g - (g \cdot \tau) \tau`.
-
-    Args:
-        grads: Gradients of the interior pivots.
-        along: Unit tangents.
-
-    Returns:
-        The part across the path; the force is its negative (Eq. E3).
-    """
-    return torch.addcmul(grads, (grads * along).sum(1, keepdim=True), along, value=-1)
 
 
 def from_potential(value: Callable[[Tensor], Tensor]) -> LossAndGrad:

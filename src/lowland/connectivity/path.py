@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from lowland.params import Layout
@@ -180,16 +180,31 @@ def redistribute(
     Source:
         Draxler et al., ICML 2018, section 3.2 and Eq. E7 of the specification.
     """
-    lengths = segment_lengths(path)
-    arc = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-    wanted = arc[-1] * weights.to(lengths.device, lengths.dtype).cumsum(0)[:-1]
-    segment = torch.searchsorted(arc, wanted, right=True).sub_(1).clamp_(0, len(lengths) - 1)
-    tiny = torch.finfo(lengths.dtype).tiny
-    alpha = ((wanted - arc[segment]) / lengths[segment].clamp_min(tiny)).clamp_(0, 1)
+    segment, alpha = places_of(segment_lengths(path), weights)
     last = segment.new_full((1,), len(path) - 1)
     new = path.index_select(0, torch.cat([segment.new_zeros(1), segment, last]))
     new[1:-1].lerp_(path.index_select(0, segment + 1), alpha.to(path.dtype).unsqueeze(1))
     return new
+
+
+def places_of(
+    lengths: Float[Tensor, " segments"], weights: Float[Tensor, " new"]
+) -> tuple[Int[Tensor, " inner"], Float[Tensor, " inner"]]:
+    """Say where on the old segments the new pivots lie.
+
+    Args:
+        lengths: Of the old segments.
+        weights: Share of each new segment; positive, sum 1.
+
+    Returns:
+        For each new pivot between the ends the old segment, and the fraction of it that lies
+        before the pivot.
+    """
+    arc = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+    wanted = arc[-1] * weights.to(lengths.device, lengths.dtype).cumsum(0)[:-1]
+    segment = torch.searchsorted(arc, wanted, right=True).sub_(1).clamp_(0, len(lengths) - 1)
+    tiny = torch.finfo(lengths.dtype).tiny
+    return segment, ((wanted - arc[segment]) / lengths[segment].clamp_min(tiny)).clamp_(0, 1)
 
 
 def points_between(

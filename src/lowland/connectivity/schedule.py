@@ -50,6 +50,8 @@ class Schedule:
         tangent: ``"paper"``, ``"improved"`` or ``"official"``.
         batch_norm: ``"recalibrate"`` recomputes running statistics at every evaluated point,
             ``"interpolate"`` moves them as coordinates, as the published code does.
+        spring_constant: Stiffness of springs that hold the pivots apart, in units of loss per
+            squared distance, for comparison; None redistributes them, as the paper does.
     """
 
     cycles: tuple[Cycle, ...]
@@ -62,6 +64,7 @@ class Schedule:
     shared_batch: bool = True
     tangent: str = "paper"
     batch_norm: str = "recalibrate"
+    spring_constant: float | None = None
 
     def __post_init__(self):
         if not self.cycles or self.cycles[0].insert != "equal" or self.cycles[0].count < 1:
@@ -76,6 +79,10 @@ class Schedule:
         if self.batch_norm not in ("recalibrate", "interpolate"):
             raise ValueError(
                 f"batch_norm must be 'recalibrate' or 'interpolate'; got {self.batch_norm!r}."
+            )
+        if self.spring_constant is not None and not self.spring_constant >= 0:
+            raise ValueError(
+                f"spring_constant must be zero or more, or None; got {self.spring_constant}."
             )
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum must lie in [0, 1); got {self.momentum}.")

@@ -1,6 +1,6 @@
 """Many copies of one network, each at its own parameters, on one batch."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -9,8 +9,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import vmap
 
+from lowland.connectivity.memory import Room, in_chunks
 from lowland.params import Layout, call_at
 from lowland.training import (
+    autocast,
     batch_count,
     checked_losses,
     mistakes,
@@ -48,6 +50,9 @@ class Stack:
             the parameters (``batch_norm="interpolate"``).
         backend: ``"vmap"`` runs the copies as one batched network, ``"loop"`` one by one.
         examples_in_flight: Rows times examples that ``"vmap"`` runs at once.
+        room: What was learned about the memory; shared by all that is made from this stack.
+        precision: Of the passes with a gradient, see :func:`lowland.training.autocast`; vectors,
+            losses and everything evaluated stay as they are.
     """
 
     model: nn.Module
@@ -63,6 +68,8 @@ class Stack:
     statistics_move: bool = False
     backend: str = "loop"
     examples_in_flight: int = EXAMPLES_IN_FLIGHT
+    room: Room = field(default_factory=Room)
+    precision: str = "float32"
 
     @property
     def layout(self) -> Layout:
@@ -76,7 +83,11 @@ class Stack:
 
 @torch.enable_grad()  # also where the user has switched gradients off
 def losses_and_grads(
-    stack: Stack, vectors: Float[Tensor, "rows params"], inputs: Any, target: Any
+    stack: Stack,
+    vectors: Float[Tensor, "rows params"],
+    inputs: Any,
+    target: Any,
+    out: Float[Tensor, "rows params"] | None = None,
 ) -> tuple[Float[Tensor, " rows"], Float[Tensor, "rows params"]]:
     """Mean loss of every copy on one batch, and its gradient.
 
@@ -88,18 +99,22 @@ def losses_and_grads(
         vectors: One parameter vector per copy.
         inputs: The batch, the same for all copies.
         target: Its targets.
+        out: Is given the gradients; zero where nothing has a gradient.
 
     Returns:
         Losses and gradients.
     """
 
     def loss(params: dict, norms: dict, fixed: dict) -> tuple[Tensor]:
-        output = call_at(stack.model, params | norms | fixed, inputs)
-        each = checked_losses(stack.loss_fn, output, target)
+        with autocast(vectors.device, stack.precision):
+            output = call_at(stack.model, params | norms | fixed, inputs)
+            each = checked_losses(stack.loss_fn, output, target)
         return (each.to(torch.promote_types(each.dtype, torch.float32)).mean(),)
 
-    losses, grads = vectors.new_empty(len(vectors)), torch.zeros_like(vectors)
-    for rows in chunks(stack, len(vectors), target):
+    losses = vectors.new_empty(len(vectors))
+    grads = torch.zeros_like(vectors) if out is None else out
+
+    def some(rows: slice | int) -> None:
         params, norms, fixed = named_rows(stack, vectors[rows])
         leaves = {name: view.detach().requires_grad_() for name, view in params.items()}
         (each,) = run_rows(stack, loss, leaves, norms, fixed)
@@ -110,6 +125,8 @@ def losses_and_grads(
         if stack.statistics_move:
             moved = [norms[name].reshape((*each.shape, -1)) for name in stack.statistics.names]
             vectors[rows, stack.params.size :] = torch.cat(moved, dim=-1)
+
+    over_rows(stack, len(vectors), target, some)
     return losses, grads
 
 
@@ -189,10 +206,15 @@ def forward_rows(
 ) -> tuple[Tensor, ...]:
     """Collect what ``run`` returns at every row; it may write into ``statistics``."""
     found = []
-    for rows in chunks(stack, len(vectors), target):
-        given = {name: value[rows] for name, value in (statistics or {}).items()}
+
+    def some(rows: slice | int) -> None:
+        given = {name: value[rows].clone() for name, value in (statistics or {}).items()}
         params, norms, fixed = named_rows(stack, vectors[rows], given)
         found.append(run_rows(stack, run, params, norms, fixed))
+        for name, value in (statistics or {}).items():  # not after a run that lacked memory
+            value[rows] = norms[name]
+
+    over_rows(stack, len(vectors), target, some)
     join = torch.cat if stack.backend == "vmap" else torch.stack
     return tuple(join(parts) for parts in zip(*found, strict=True))
 
@@ -206,14 +228,13 @@ def run_rows(
     return run(params, norms, fixed)
 
 
-def chunks(stack: Stack, rows: int, target: Any) -> Iterator[slice | int]:
-    """Cut rows into runs that go together: slices for vmap, numbers of single rows for the loop."""
-    if stack.backend != "vmap":
-        yield from range(rows)
+def over_rows(stack: Stack, rows: int, target: Any, run: Callable[[slice | int], None]) -> None:
+    """Run the rows of vmap together, as many as fit, and those of the loop one by one."""
+    if stack.backend == "vmap":
+        in_chunks(rows, batch_count(target), stack.examples_in_flight, stack.room, run)
         return
-    size = max(1, stack.examples_in_flight // batch_count(target))
-    for start in range(0, rows, size):
-        yield slice(start, min(start + size, rows))
+    for row in range(rows):
+        run(row)
 
 
 def named_rows(
