@@ -61,7 +61,13 @@ def record_course(
     Raises:
         KeyboardInterrupt: After Ctrl-C.
     """
-    clock = plan(course.steps, waits=course.waits, lags=course.lags, first_wait=1)
+    clock = plan(
+        course.steps,
+        waits=course.waits,
+        lags=course.lags,
+        first_wait=1,
+        last_wait=course.last_wait,
+    )
     few = clock.waits[:: -(-len(clock.waits) // MOST_NOISE_TIMES)]
     batches, model = images.training(seed), network(images, seed)
     found = measure_dynamics(

@@ -167,10 +167,10 @@ def two_phases(found: Runs, is_long: bool) -> Claim:
         ordered = bool(stuck and learned) and max(stuck) < min(learned)
         truths.append(ordered and min(learned) <= 8 * max(stuck))
         values.append(float(min(learned)) if learned else None)
+        onset = f"learned from h = {min(learned)}" if learned else "no width has learned"
         notes.append(
-            f"Seed {seed}: stuck up to h = {max(stuck, default=0)}, learned from "
-            f"h = {min(learned, default=0)}; wrong examples {100 * rows[0]['error']:.0f} to "
-            f"{100 * rows[-1]['error']:.1f} %."
+            f"Seed {seed}: stuck up to h = {max(stuck, default=0)}, {onset}; wrong examples "
+            f"{100 * rows[0]['error']:.0f} to {100 * rows[-1]['error']:.1f} %."
         )
     judged = verdict(truths if is_long else [])
     return Claim(

@@ -14,7 +14,8 @@ __all__ = ["COURSE", "LOSS", "NAME", "NOISE", "compare"]
 NAME = "published"
 COURSE = Course(
     NAME, "over", Task("cifar10", "conv1020-relu", 100, evaluated=10000), learning_rate=0.01,
-    momentum=0.5, steps=2006, waits=28, lags=50, losses=48, noise_batches=40, keep_state=True,
+    momentum=0.5, steps=2006, waits=28, lags=50, last_wait=1805, losses=48, noise_batches=40,
+    keep_state=True,
 )  # fmt: skip
 PARAMS = 56_890
 

@@ -21,8 +21,9 @@ class Course:
         steps: Updates.
         seeds: Repetitions, each with weights and order of its own.
         first_seed: Number of the first.
-        waits: Waiting times of the recorder, spread from 1 to half of the run.
-        lags: Lags, likewise.
+        waits: Waiting times of the recorder, spread from 1 to ``last_wait``.
+        lags: Lags, spread from 1 to half of the run.
+        last_wait: Half of the run if None.
         losses: Instants at which the training loss is measured.
         noise_batches: Batches for the gradient noise at every waiting time.
         replicas: Clones at every waiting time of ``cloned``, for the first seed.
@@ -44,6 +45,7 @@ class Course:
     first_seed: int = 0
     waits: int = 30
     lags: int = 40
+    last_wait: int | None = None
     losses: int = 60
     noise_batches: int = 40
     replicas: int = 0
