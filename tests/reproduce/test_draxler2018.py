@@ -6,26 +6,30 @@ from dataclasses import replace
 import pytest
 
 from lowland.connectivity import Cycle, PathResult
+from lowland.data import load
 from lowland.report import write_report
 from lowland.report.records import check_figure
-from lowland.reproduce import RECIPES, draxler2018
-from lowland.reproduce.draxler2018 import Training, run, settings
+from lowland.reproduce import RECIPES, draxler2018, draxler2018_landscape, draxler2018_norms
+from lowland.reproduce.draxler2018 import Network, Training, run, settings
+from lowland.reproduce.draxler2018_images import Images
+from lowland.reproduce.draxler2018_landscape import find_minima
+from lowland.reproduce.draxler2018_published import TABLE, published
 from lowland.reproduce.draxler2018_xor import Xor
 from lowland.results import Record, Status, plain, read_json
-from lowland.training import use_threads
+from lowland.training import open_progress, use_threads
 
 pytestmark = pytest.mark.filterwarnings("ignore::lowland.errors.NoEffectWarning")
 
 
 def tiny():
-    """The smoke scale with two epochs, two networks, two cycles of a few steps."""
+    """The smoke scale with two epochs, three minima, two cycles of a few steps."""
     smoke = settings("smoke")
     cycles = (Cycle(4, 0.1, insert="equal", count=1), Cycle(3, 0.1))
     schedule = replace(smoke.schedule, cycles=cycles, samples=2, examples=128, calibration=128)
     return replace(
         smoke,
-        minima=2,
         training=Training(2, 128),
+        curve_steps=3,
         schedule=schedule,
         backend="loop",
         line_samples=3,
@@ -49,7 +53,7 @@ def test_the_record(finished):
     assert [claim.id for claim in record.claims] == [f"C{number}" for number in range(1, 12)]
     assert record.settings == plain(tiny())
     assert record.settings["schedule"]["cycles"][0]["steps"] == 4
-    assert (record.scale, record.seeds, len(record.runs)) == ("smoke", [0, 1], 1)
+    assert (record.scale, record.seeds, len(record.runs)) == ("smoke", [0, 1, 2], 3 + 1 + 1)
     assert (record.command, record.paper["arxiv"]) == ("lowland run draxler2018", "1803.00885")
     assert record.status == plain(Status.FINISHED)
     assert record.seconds > 0
@@ -64,25 +68,61 @@ def test_no_nan_in_any_file(finished):
 def test_numbers_of_a_pair(finished):
     """They are those of the results on disk."""
     record, out = finished
-    (pair,) = record.runs
-    path = PathResult.load(out / "pairs" / "mlp-64-32-10-0-1")
-    line = PathResult.load(out / "pairs" / "mlp-64-32-10-0-1" / "line")
-    assert (pair["seeds"], pair["params"]) == ([0, 1], 64 * 32 + 32 + 32 * 10 + 10)
+    pair = record.runs[0]
+    a, b = pair["seeds"]
+    path = PathResult.load(out / "landscapes" / "mlp-64-32-10" / "pairs" / f"{a}-{b}")
+    line = PathResult.load(out / "lines" / f"mlp-64-32-10-{a}-{b}")
+    assert pair["params"] == 64 * 32 + 32 + 32 * 10 + 10
     assert pair["path"] == path.record()
     assert pair["line"] == line.record()
     assert len(line.profile.t) == 3 + 2
     assert path.profile.train_loss[0] == pytest.approx(float(line.profile.train_loss[0]))
-    for curve in pair["curves"]:
+    for end, curve in zip((0, -1), pair["curves"], strict=True):
         assert curve[-1]["step"] == 2 * 12
         assert curve[-1]["train_loss"] == pytest.approx(
-            float(path.profile.train_loss[0 if curve is pair["curves"][0] else -1]), rel=1e-4
+            float(path.profile.train_loss[end]), rel=1e-4
         )
+
+
+def test_the_tree(finished):
+    """Two of the three pairs of the first network are on it: those with the lowest saddles."""
+    pairs = [pair for pair in finished[0].runs if pair["judged"]]
+    by_saddle = sorted(pairs, key=lambda pair: pair["path"]["saddle"])
+    assert [pair["on_tree"] for pair in by_saddle] == [True, True, False]
+    claims = {claim.id: claim for claim in finished[0].claims}
+    assert len(claims["C1"].values) == 2
+    assert claims["C7"].verdict == "met"
+    assert len(claims["C9"].values) == 2
+    assert claims["C3"].verdict in ("met", "missed")
+
+
+def test_networks_that_learn_nothing_are_passed_over(tmp_path):
+    """After no epoch at all every network still guesses."""
+    slow = replace(tiny(), training=Training(1, 1024, learning_rate=1e-6))
+    images = Images.of(slow, load("digits"))
+    with (
+        use_threads(1),
+        open_progress(False) as display,
+        pytest.raises(ValueError, match="from 2 of 8 seeds; only 0 did"),
+    ):
+        find_minima(Network("mlp-64-8-10", 2), slow, images, tmp_path, display)
+
+
+def test_the_papers_table():
+    """All 28 rows; ratios and differences that the paper's text quotes."""
+    assert len(TABLE) == len({row[:2] for row in TABLE}) == 28
+    ratios = {row[:2]: row.saddles / row.minima for row in TABLE}
+    assert ratios["cifar10", "resnet-20"] == pytest.approx(2.0, abs=0.05)
+    assert ratios["cifar100", "densenet-40-12"] == pytest.approx(8.0, abs=0.05)
+    assert max(row.error_saddles - row.error_minima for row in TABLE) == pytest.approx(3.3)
+    assert published("cifar10", "cnn-12")["crossed"] == 78
+    assert published("digits", "cnn-12") is None
 
 
 def test_the_xor_network(finished):
     """Section 7.4: two units end at .478 and 25 %, four have no barrier; the line has 1.992."""
     record, out = finished
-    two, four = read_json(out / "xor.json")
+    two, four = read_json(out / "xor.json")["values"]
     assert two["saddle"] == pytest.approx(0.478, abs=0.02)
     assert (two["saddle_error"], four["saddle_error"]) == (25, 0)
     assert four["saddle"] == pytest.approx(four["end"], abs=1e-6)
@@ -102,7 +142,8 @@ PLACES = {
 def test_figures_fit_the_schema(finished):
     figures = finished[0].figures
     names = [figure["id"] for figure in figures]
-    assert names[:3] == ["line-and-path", "plane", "convergence"]
+    assert names[:3] == ["line-and-path", "plane", "disconnectivity-mlp-64-32-10"]
+    assert {"exploration", "sizes", "architectures", "ways-mlp-64-32-10"} <= {*names}
     assert len({*names}) == len(names)
     for figure in figures:
         check_figure(figure)
@@ -130,9 +171,10 @@ def test_the_page(finished, tmp_path):
 
 
 def files_of(out):
-    return {
-        f: f.stat().st_mtime_ns for f in out.rglob("*") if f.is_file() and "state" not in f.name
-    }
+    """When files were written last; the summary of a landscape is written by every call."""
+    summaries = {*out.glob("landscapes/*/result.json")}
+    files = {f for f in out.rglob("*") if f.is_file() and "state" not in f.name} - summaries
+    return {f: f.stat().st_mtime_ns for f in files}
 
 
 def test_running_it_again_does_nothing_again(finished):
@@ -154,9 +196,16 @@ def test_ctrl_c_and_on(finished, tmp_path, monkeypatch):
 
     record, _ = finished
     with use_threads(1):
-        for place in ("find_path", "measure_plane", "measure_xor"):
+        for where, place in (
+            (draxler2018_landscape, "connect_minima"),
+            (draxler2018_landscape, "linear_path"),
+            (draxler2018, "compare_paths"),
+            (draxler2018, "measure_plane"),
+            (draxler2018_norms, "find_path"),
+            (draxler2018, "measure_xor"),
+        ):
             with monkeypatch.context() as patch:
-                patch.setattr(draxler2018, place, ctrl_c)
+                patch.setattr(where, place, ctrl_c)
                 with pytest.raises(KeyboardInterrupt):
                     run(tiny(), out=tmp_path)
         again = run(tiny(), out=tmp_path)
@@ -182,7 +231,10 @@ def test_scales(scale):
     found = settings(scale)
     assert found.scale == scale
     assert json.loads(json.dumps(plain(found), allow_nan=False)) == plain(found)
-    assert found.minima >= (3 if found.data == "digits" else 2)
+    assert found.networks[0].judged
+    assert found.networks[0].minima >= 3
+    names = {network.name for network in found.networks}
+    assert names >= {name for chain in found.sizes for name in chain}
     assert found.schedule.cycles[0].insert == "equal"
 
 

@@ -8,6 +8,7 @@ from lowland.reproduce.draxler2018_claims import judge
 
 SETTINGS = {
     "rule": "digits",
+    "sizes": [["small", "large"]],
     "training": {"decay_at": [0.5, 0.75]},
     "schedule": {"threshold": 0.2, "cycles": [{"steps": 100}, {"steps": 100}]},
 }
@@ -36,6 +37,8 @@ def good_pair():
     }
     return {
         "model": "mlp",
+        "judged": True,
+        "on_tree": True,
         "seeds": [0, 1],
         "line": {"profile": {"train_loss": [0.004, 0.9, 0.005]}, "barrier_max": 0.895},
         "path": {
@@ -54,9 +57,29 @@ def good_xor():
     return [two, three, four, dict(four, hidden=6)]
 
 
-def judged(claim, settings=SETTINGS, runs=None, xor=None):
-    runs = [good_pair() for _ in range(3)] if runs is None else runs
-    found = {c.id: c for c in judge(settings, runs, good_xor() if xor is None else xor)}
+def good_parts(runs=None, xor=None):
+    """Everything a run may have measured, three pairs by default."""
+    landscape = {
+        "model": "small",
+        "losses": [0.004, 0.005, 0.006],
+        "tried": [[0, 1], [0, 2], [1, 2]],
+        "saddles": [0.009, 0.03, 0.01],
+        "minimax": [[0.004, 0.009, 0.01], [0.009, 0.005, 0.01], [0.01, 0.01, 0.006]],
+        "tree_saddle": 0.0095,
+        "star_saddle": 0.0195,
+    }
+    large = dict(landscape, model="large", tree_saddle=0.009)
+    end = {"tangent": 3e-4, "chord": 4e-3, "random": 9e-3}
+    return {
+        "runs": [good_pair() for _ in range(3)] if runs is None else runs,
+        "landscapes": [landscape, large],
+        "curvature": [{"model": "small", "ends": [end, dict(end)]}],
+        "xor": good_xor() if xor is None else xor,
+    }
+
+
+def judged(claim, settings=SETTINGS, runs=None, xor=None, **parts):
+    found = {c.id: c for c in judge(settings, good_parts(runs, xor) | parts)}
     return found[claim]
 
 
@@ -69,11 +92,11 @@ def put(value, *place):
     return run
 
 
-JUDGED = ["C1", "C2", "C4", "C5", "C6", "C8", "C10"]
+JUDGED = [f"C{number}" for number in range(1, 11)]
 
 
 def test_a_good_record_meets_all():
-    verdicts = {c.id: c.verdict for c in judge(SETTINGS, [good_pair()] * 3, good_xor())}
+    verdicts = {c.id: c.verdict for c in judge(SETTINGS, good_parts())}
     assert [name for name, verdict in verdicts.items() if verdict == "met"] == JUDGED
     others = {verdict for name, verdict in verdicts.items() if name not in JUDGED}
     assert others == {"not judged at this scale"}
@@ -204,8 +227,59 @@ def test_extra_units(index, bad):
     xor[1] |= {"saddle": 0.0265, "saddle_error": 0.0}
     assert judged("C10", xor=xor).verdict == "met"
     assert "1 of 1 paths are free" in judged("C10", xor=xor).note
-    without = {c.id: c for c in judge(SETTINGS, [good_pair()], None)}["C10"]
+    without = judged("C10", xor=[])
     assert (without.verdict, without.values) == ("not judged at this scale", ())
+
+
+def test_pairs_off_the_tree_do_not_count():
+    """Nor do networks that are there for the sake of their size."""
+    bad = put(0.016, *PATH, "train_loss", 1)
+    assert judged("C1", runs=[good_pair(), bad]).verdict == "missed"
+    for mark in ("on_tree", "judged"):
+        assert judged("C1", runs=[good_pair(), bad | {mark: False}]).verdict == "met"
+    assert judged("C4", runs=[good_pair(), put(0.048, *PATH, "train_loss", 1)]).verdict == "missed"
+    small = put(0.048, *PATH, "train_loss", 1) | {"model": "cnn-12"}
+    assert judged("C4", runs=[good_pair(), small]).verdict == "met"  # the paper's exception
+
+
+def test_sizes():
+    """C3: the largest below the smallest; nothing to judge with one size."""
+    assert judged("C3").values == pytest.approx((0.009 / 0.0095,))
+    parts = good_parts()
+    parts["landscapes"][1]["tree_saddle"] = 0.0096
+    assert judged("C3", landscapes=parts["landscapes"]).verdict == "missed"
+    assert judged("C3", SETTINGS | {"sizes": []}).verdict == "not judged at this scale"
+    assert judged("C3", SETTINGS | {"sizes": [["small"]]}).verdict == "not judged at this scale"
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [(("tree_saddle",), 0.02), (("minimax", 0, 1), 0.0091), (("minimax", 1, 2), None)],
+    ids=["tree above the star", "bound above a path", "no bound"],
+)
+def test_trees(place, value):
+    """C7: by construction the tree is no higher, so that a miss is a mistake of ours."""
+    parts = good_parts()
+    inner = parts["landscapes"][0]
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    if value is None:
+        parts["landscapes"][0]["tried"] = [[0, 1], [0, 2]]
+        parts["landscapes"][0]["saddles"] = [0.009, 0.03]
+    assert judged("C7").verdict == "met"
+    assert judged("C7").values == pytest.approx((0.0095 / 0.0195, 0.009 / 0.0195))
+    assert judged("C7", landscapes=parts["landscapes"]).verdict == "missed"
+    assert judged("C7", landscapes=[]).verdict == "not judged at this scale"
+
+
+def test_curvature():
+    """C9: a tenth of the chord's, at every end."""
+    assert judged("C9").values == pytest.approx((0.075, 0.075))
+    curvature = good_parts()["curvature"]
+    curvature[0]["ends"][1]["tangent"] = 5e-4
+    assert judged("C9", curvature=curvature).verdict == "missed"
+    assert judged("C9", curvature=[]).verdict == "not judged at this scale"
 
 
 def test_a_miss_says_what_may_be_the_cause():

@@ -1,33 +1,37 @@
 """Draxler et al. 2018, Essentially No Barriers in Neural Network Energy Landscape.
 
-Train networks from different seeds, look at the straight line between every two of them, find a
-path by AutoNEB, and judge the paper's claims on what came out.
+Train networks from different seeds, look at the straight line between every two of them, find
+paths by AutoNEB until all are joined, and judge the paper's claims on what came out.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
-from torch.optim import SGD
-from torch.optim.lr_scheduler import MultiStepLR
 
-from lowland.connectivity import PathResult, find_path, linear_path, measure_plane
-from lowland.data import Batches, Dataset, channel_statistics, load
+from lowland.connectivity import PathResult, compare_paths, measure_plane
+from lowland.data import load
 from lowland.models import build
 from lowland.reproduce.draxler2018_claims import judge
+from lowland.reproduce.draxler2018_curvature import measure_curvature
 from lowland.reproduce.draxler2018_figures import draw
-from lowland.reproduce.draxler2018_settings import Settings, Training, settings
+from lowland.reproduce.draxler2018_images import Images, losses
+from lowland.reproduce.draxler2018_landscape import (
+    describe_landscape,
+    describe_pairs,
+    explore,
+    find_minima,
+)
+from lowland.reproduce.draxler2018_norms import measure_norms
+from lowland.reproduce.draxler2018_settings import Network, Settings, Training, settings
 from lowland.reproduce.draxler2018_xor import measure_xor
-from lowland.results import Record, Status, environment, open_folder, plain, read_json, write_json
-from lowland.training import TrainResult, choose_device, open_progress, train
+from lowland.reproduce.kept import Kept
+from lowland.results import Record, Status, environment, open_folder, plain
+from lowland.training import norm_layers, open_progress, use_threads
 
-__all__ = ["Settings", "Training", "run", "settings"]
+__all__ = ["Network", "Settings", "Training", "run", "settings"]
 
 PAPER = {
     "title": "Essentially No Barriers in Neural Network Energy Landscape",
@@ -35,9 +39,6 @@ PAPER = {
     "year": 2018,
     "arxiv": "1803.00885",
 }
-
-# Images per batch where nothing is learned from them.
-READ_AT_ONCE = 500
 
 
 def run(
@@ -51,13 +52,13 @@ def run(
     restart: bool = False,
     command: str = "",
 ) -> Record:
-    """Train the minima, join every two of them, and judge the claims.
+    """Train the minima of every architecture, join them, and judge the claims.
 
     Whatever is finished lies in ``out`` and is not done again.
 
     Args:
         settings: From :func:`settings`, changed at will.
-        seeds: Number of minima per architecture, instead of ``settings.minima``.
+        seeds: Number of minima per architecture, instead of those of the settings.
         out: Folder for networks, paths and the record.
         progress: As for :func:`lowland.training.open_progress`.
         data: Folder to look for data sets in, first.
@@ -72,217 +73,114 @@ def run(
         ValueError: If a path needs at least two minima and fewer were asked for.
         KeyboardInterrupt: After Ctrl-C, with everything finished saved.
     """
-    settings = settings if seeds is None else replace(settings, minima=seeds)
-    if settings.minima < 2:
-        raise ValueError(f"a path needs at least 2 minima (--seeds); got {settings.minima}.")
+    if seeds is not None:
+        every = tuple(replace(network, minima=seeds) for network in settings.networks)
+        settings = replace(settings, networks=every)
+    if any(network.minima < 2 for network in settings.networks):
+        raise ValueError(f"a path needs at least 2 minima (--seeds); got {seeds or 'fewer'}.")
     found = load(settings.data, data=data, download=download)
     images = Images.of(settings, found)
-    for name in settings.models:  # a wrong one is told before anything is written
-        build(name, classes=len(found.classes), in_shape=found.in_shape)
-    out = open_folder(out, plain(settings), restart)
-    runs, curves, planes, bends, seconds = [], {}, [], [], 0.0
-    with open_progress(progress) as display:
-        for name in settings.models:
-            minima = []
-            for seed in range(settings.minima):
-                model, trained = find_minimum(name, settings, images, seed, out, display)
-                minima.append(model)
-                curves[name, seed] = trained.curve
-                seconds += trained.seconds
-            for a, b in combinations(range(settings.minima), 2):
-                pair, path = join(name, settings, images, minima, a, b, out, display)
-                pair["curves"] = [curves[name, a], curves[name, b]]
-                runs.append(pair)
-                seconds += pair["line"]["seconds"] + pair["path"]["seconds"]
-                if len(runs) == 1:
-                    bends.append(coordinates_of(path))
-                if len(runs) == 1 and settings.plane:
-                    planes.append(plane_of(settings, images, minima[0], path, out))
-        xor = None
+    for network in settings.networks:  # a wrong one is told before anything is written
+        build(network.name, classes=len(found.classes), in_shape=found.in_shape)
+    kept = Kept(open_folder(out, plain(settings), restart))
+    parts: dict[str, list[Any]] = {"runs": [], "landscapes": [], "norms": [], "curvature": []}
+    parts |= {"comparisons": [], "planes": [], "bends": [], "xor": []}
+    seconds = 0.0
+    with use_threads(settings.threads), open_progress(progress) as display:
+        for network in settings.networks:
+            joined = join(network, settings, images, kept, display)
+            for name, values in joined.items():
+                parts[name] += values
+            seconds += sum(
+                pair["line"]["seconds"] + pair["path"]["seconds"] for pair in joined["runs"]
+            )
         if settings.xor:
-            xor = kept(out / "xor.json", partial(measure_xor, settings.xor, display))
-    done = all(pair["status"] == plain(Status.FINISHED) for pair in runs)
+            parts["xor"] = kept("xor", partial(measure_xor, settings.xor, display))
+    done = all(pair["status"] == plain(Status.FINISHED) for pair in parts["runs"])
     record = Record(
         recipe="draxler2018",
         paper=PAPER,
         scale=settings.scale,
         settings=plain(settings),
-        seeds=list(range(settings.minima)),
-        runs=plain(runs),
-        claims=judge(plain(settings), plain(runs), plain(xor)),
-        figures=draw(plain(settings), plain(runs), plain(xor), plain(planes), plain(bends)),
+        seeds=sorted({seed for pair in parts["runs"] for seed in pair["seeds"]}),
+        runs=plain(parts["runs"]),
+        claims=judge(plain(settings), plain(parts)),
+        figures=draw(plain(settings), plain(parts)),
         environment=environment(str(images.device)),
-        seconds=seconds,
+        seconds=seconds + kept.seconds,
         command=command,
         status=plain(Status.FINISHED if done else Status.NOT_FINITE),
         notes=[found.note] if found.note else [],
     )
-    record.save(out / "record.json")
+    record.save(kept.folder / "record.json")
     return record
 
 
-def losses(output: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of each example, in nats."""
-    return cross_entropy(output, target, reduction="none")
+def join(
+    network: Network, settings: Settings, images: Images, kept: Kept, display: Any
+) -> dict[str, list[Any]]:
+    """Do everything for one architecture; pictures are of the first judged one's first pair."""
+    name, out = network.name, kept.folder
+    settings = network.within(settings)
+    minima = find_minima(network, settings, images, out, display)
+    kept.seconds += sum(trained.seconds for _, trained in minima.values())
+    landscape = explore(network, settings, images, minima, out, display)
+    runs = describe_pairs(network, settings, images, minima, landscape, out, display)
+    models = [model for model, _ in minima.values()]
+    a, b = landscape.edges[0].a, landscape.edges[0].b
+    ends, path = (models[a], models[b]), landscape.path(a, b)
+    parts: dict[str, list[Any]] = {
+        "runs": runs,
+        "landscapes": [describe_landscape(network, landscape)],
+    }
+    if norm_layers(models[0]):
+        norms = partial(measure_norms, network, settings, images, ends, path, out, display)
+        parts["norms"] = [kept(f"norms/{name}", norms)]
+    if network.curvature:
+        whole = [torch.cat(part) for part in zip(*images.reading, strict=True)]
+        bent = partial(measure_curvature, models[0], losses, *whole, path)
+        parts["curvature"] = [{"model": name, "ends": kept(f"curvature/{name}", bent)}]
+    if network.compared:
+        compare = partial(compared, settings, images, ends, out / "comparisons" / name, display)
+        parts["comparisons"] = [{"model": name, "rows": kept(f"comparisons/{name}", compare)}]
+    if network is next(one for one in settings.networks if one.judged):
+        parts["bends"] = [coordinates_of(path)]
+        if settings.plane:
+            parts["planes"] = [kept("plane", partial(plane_of, settings, images, ends[0], path))]
+    return parts
 
 
-@dataclass(frozen=True)
-class Images:
-    """A data set on its device, in all the ways the recipe reads it.
-
-    Attributes:
-        found: The data set.
-        device: Where it lies.
-        ordered: Training batches in the order of the data set.
-        reading: Training images that reported losses are measured on.
-        tests: Test images.
-        augment: What is done to training images.
-    """
-
-    found: Dataset
-    device: torch.device
-    ordered: Batches
-    reading: Batches
-    tests: Batches
-    augment: str | None
-
-    @classmethod
-    def of(cls, settings: Settings, found: Dataset) -> "Images":
-        """Put a data set on its device, normalized by channel unless it is the digits."""
-        device = choose_device(settings.device)
-        mean, std = channel_statistics(found.images)
-        if settings.data == "digits":  # gray levels between 0 and 1, as everywhere else
-            mean, std = None, None
-        ordered, tests = (
-            Batches(*pair, READ_AT_ONCE, mean=mean, std=std, shuffle=False, device=device)
-            for pair in (
-                (found.images, found.labels),
-                (found.test_images, found.test_labels),
-            )
-        )
-        some = settings.reported_examples
-        reading = ordered.subset(some) if some else ordered
-        return cls(found, device, ordered, reading, tests, settings.training.augment)
-
-    def training(self, batch_size: int, seed: int) -> Batches:
-        """Training batches in an order of their own."""
-        ordered = self.ordered
-        return Batches(
-            ordered.images,
-            ordered.labels,
-            batch_size,
-            mean=ordered.mean,
-            std=ordered.std,
-            augment=self.augment,
-            seed=seed,
-        )
+def compared(
+    settings: Settings, images: Images, ends: tuple[Any, Any], out: Path, display: Any
+) -> list[dict[str, Any]]:
+    """Straight line, curves, AutoNEB and the line after alignment, for one pair."""
+    found = compare_paths(
+        ends[0],
+        losses,
+        images.training(settings.path_batch_size, seed=0),
+        *ends,
+        schedule=settings.schedule,
+        steps=settings.curve_steps,
+        test_batches=images.tests,
+        evaluation_batches=images.reading,
+        backend=settings.backend,
+        out=out,
+        progress=display,
+    )
+    return plain(found.rows)
 
 
-def find_minimum(
-    name: str, settings: Settings, images: Images, seed: int, out: Path, display: Any
-) -> tuple[nn.Module, TrainResult]:
-    """Train one network; give it and how it was trained."""
-    training = settings.training
-    batches, found = images.training(training.batch_size, seed), images.found
-    model = build(
-        name, classes=len(found.classes), in_shape=found.in_shape, seed=seed, init=training.init
-    ).to(images.device)
-    steps = training.epochs * len(batches)
-    milestones = [round(fraction * steps) for fraction in training.decay_at]
-    result = train(
+def plane_of(settings: Settings, images: Images, model: Any, path: PathResult) -> Any:
+    """The loss in the plane through the ends and the mean of a path."""
+    return measure_plane(
         model,
         losses,
-        batches,
-        epochs=training.epochs,
-        optimizer=lambda params: SGD(params, training.learning_rate, training.momentum),
-        schedule=lambda optimizer: MultiStepLR(optimizer, milestones),
-        seed=seed,
-        out=out / "minima" / f"{name}-{seed}",
-        evaluation_batches=images.reading,
-        test_batches=images.tests,
-        evaluate_every=max(1, training.epochs // 20),
-        progress=display,
-    )
-    stop_if_interrupted(result.status)
-    result.raise_for_status()
-    return model, result
-
-
-def join(
-    name: str,
-    settings: Settings,
-    images: Images,
-    minima: list[nn.Module],
-    a: int,
-    b: int,
-    out: Path,
-    display: Any,
-) -> tuple[dict[str, Any], PathResult]:
-    """Find the line and the path between two minima; give the numbers and the path."""
-    batches = images.training(settings.path_batch_size, seed=a * settings.minima + b)
-    folder = out / "pairs" / f"{name}-{a}-{b}"
-    line = linear_path(
-        minima[a],
-        losses,
-        batches,
-        minima[a],
-        minima[b],
-        samples=settings.line_samples,
-        test_batches=images.tests,
-        evaluation_batches=images.reading,
+        images.training(settings.path_batch_size, seed=0),
+        path.path,
+        resolution=settings.plane,
+        examples=settings.schedule.examples,
         calibration=settings.schedule.calibration,
         backend=settings.backend,
-        out=folder / "line",
-        progress=display,
-    )
-    path = find_path(
-        minima[a],
-        losses,
-        batches,
-        minima[a],
-        minima[b],
-        schedule=settings.schedule,
-        test_batches=images.tests,
-        evaluation_batches=images.reading,
-        backend=settings.backend,
-        out=folder,
-        progress=display,
-    )
-    stop_if_interrupted(path.status)
-    pair = {
-        "model": name,
-        "seeds": [a, b],
-        "status": path.status,
-        "message": path.message,
-        "params": path.path.layout.size,
-        "line": line.record(),
-        "path": path.record(),
-    }
-    return plain(pair), path
-
-
-def stop_if_interrupted(status: Status) -> None:
-    """Pass a Ctrl-C that a driver has survived on to whoever runs the recipe."""
-    if status is Status.INTERRUPTED:
-        raise KeyboardInterrupt
-
-
-def plane_of(
-    settings: Settings, images: Images, model: nn.Module, path: PathResult, out: Path
-) -> dict[str, Any]:
-    """The loss in the plane through the ends and the mean of a path."""
-    return kept(
-        out / "plane.json",
-        lambda: measure_plane(
-            model,
-            losses,
-            images.training(settings.path_batch_size, seed=0),
-            path.path,
-            resolution=settings.plane,
-            examples=settings.schedule.examples,
-            calibration=settings.schedule.calibration,
-            backend=settings.backend,
-        ),
     )
 
 
@@ -294,10 +192,3 @@ def coordinates_of(path: PathResult, number: int = 8) -> dict[str, Any]:
     bend = pivots - torch.lerp(pivots[0], pivots[-1], t.unsqueeze(1))
     most = bend.abs().amax(0).topk(min(number, bend.shape[1])).indices
     return plain({"t": t, "bend": bend[:, most].T})
-
-
-def kept(file: Path, compute: Callable[[], Any]) -> Any:
-    """Read plain values from a file, or compute and write them."""
-    if not file.exists():
-        write_json(file, compute())
-    return read_json(file)

@@ -4,45 +4,41 @@ from collections.abc import Sequence
 from typing import Any
 
 from lowland.report.figures import lines, series
+from lowland.reproduce.draxler2018_tables import pairs, title_of, ways
+from lowland.reproduce.draxler2018_tree_figures import trees, two_statistics
 
 __all__ = ["draw"]
 
 Runs = Sequence[dict[str, Any]]
 
 
-def draw(
-    settings: dict[str, Any], runs: Runs, xor: Runs | None, planes: Runs, bends: Runs
-) -> list[dict[str, Any]]:
+def draw(settings: dict[str, Any], parts: dict[str, Any]) -> list[dict[str, Any]]:
     """Describe all figures.
 
     Args:
         settings: Plain settings of the recipe.
-        runs: One dict per pair of minima.
-        xor: Results of the XOR experiment, or None.
-        planes: Loss in the plane through the first pair, one for each architecture.
-        bends: Coordinates along the first path, one for each architecture.
+        parts: What was measured, by kind: ``runs`` has one dict per pair of minima.
 
     Returns:
-        Figures as the report reads them.
+        Figures as the report reads them; pictures of a single pair show the first judged one.
     """
-    first = runs[0]
-    figures = [
+    runs, xor = parts["runs"], parts["xor"]
+    judged = [run for run in runs if run["judged"]]
+    first = judged[0]
+    return [
         line_and_path(first, settings["schedule"]["samples"]),
-        *(plane(planes[0], first) for _ in planes[:1]),
-        convergence(runs),
+        *(plane(values, first) for values in parts["planes"]),
+        *trees(settings, parts),
+        convergence(judged),
         cycles(first),
         errors(first),
         training(first),
-        *(coordinates(bend, first) for bend in bends[:1]),
+        *(coordinates(bend, first) for bend in parts["bends"]),
+        *(two_statistics(one) for one in parts["norms"]),
+        *(ways(one) for one in parts["comparisons"]),
         pairs(runs),
+        *([xor_paths(xor)] if xor else []),
     ]
-    return [*figures, xor_paths(xor)] if xor else figures
-
-
-def title_of(run: dict[str, Any]) -> str:
-    """Name a pair."""
-    a, b = run["seeds"]
-    return f"{run['model']}, seeds {a} and {b}"
 
 
 def line_and_path(run: dict[str, Any], samples: int) -> dict[str, Any]:
@@ -198,43 +194,6 @@ def coordinates(bend: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:
         "parameter minus its value on the straight line",
         [series(f"parameter {i + 1}", bend["t"], row) for i, row in enumerate(bend["bend"])],
     )
-
-
-def pairs(runs: Runs) -> dict[str, Any]:
-    """All numbers of all pairs."""
-    rows = []
-    for run in runs:
-        path, line = run["path"], run["line"]
-        best = next(c for c in path["cycles"] if c["number"] == path["best_cycle"])
-        rows.append(
-            [
-                title_of(run),
-                max(path["profile"]["train_loss"][0], path["profile"]["train_loss"][-1]),
-                line["saddle"],
-                path["saddle"],
-                path["barrier_max"],
-                path["barrier_mid"],
-                path["barrier_lin"],
-                path["length_ratio"],
-                best["num_pivots"],
-                best["backend"],
-                path["seconds"],
-            ]
-        )
-    columns = [
-        "pair", "higher end", "line", "saddle", "barrier above the higher end",
-        "above the mean of the ends", "above interpolated losses", "length / distance", "pivots",
-        "backend", "seconds",
-    ]  # fmt: skip
-    return {
-        "kind": "table",
-        "id": "pairs",
-        "title": "Every pair",
-        "caption": "Training losses in nats per example. Three definitions of the barrier are in "
-        "use; all are given.",
-        "columns": columns,
-        "rows": rows,
-    }
 
 
 def xor_paths(xor: Runs) -> dict[str, Any]:

@@ -3,9 +3,10 @@
 from dataclasses import dataclass, replace
 
 from lowland.connectivity import SCHEDULES, Cycle, Schedule
+from lowland.reproduce.draxler2018_published import TABLE
 from lowland.reproduce.draxler2018_xor import Xor
 
-__all__ = ["Settings", "Training", "settings"]
+__all__ = ["Network", "Settings", "Training", "settings"]
 
 
 @dataclass(frozen=True)
@@ -32,51 +33,92 @@ class Training:
 
 
 @dataclass(frozen=True)
+class Network:
+    """An architecture whose minima are joined.
+
+    Attributes:
+        name: As :func:`lowland.models.build` knows it.
+        minima: Networks trained, each from a seed of its own.
+        pairs: Pairs that are joined, in the paper's order; None for all.
+        judged: Whether the claims on paths ask for it; others are only compared by size (C3).
+        as_published: Whether one pair is also relaxed with batch-norm statistics as coordinates.
+        curvature: Whether the Hessian is looked at along the first path (C9); for perceptrons.
+        compared: Whether one pair is also joined by curves, and by a line after alignment.
+        epochs: Passes over the training set, instead of those of the recipe.
+        shorten: Divides the steps of every cycle.
+    """
+
+    name: str
+    minima: int = 4
+    pairs: int | None = None
+    judged: bool = True
+    as_published: bool = False
+    curvature: bool = False
+    compared: bool = False
+    epochs: int | None = None
+    shorten: int = 1
+
+    def within(self, settings: "Settings") -> "Settings":
+        """The recipe's settings as they are for this network."""
+        cycles = [replace(c, steps=c.steps // self.shorten) for c in settings.schedule.cycles]
+        return replace(
+            settings,
+            training=replace(settings.training, epochs=self.epochs or settings.training.epochs),
+            schedule=replace(settings.schedule, cycles=tuple(cycles)),
+        )
+
+
+@dataclass(frozen=True)
 class Settings:
     """Every value of the recipe.
 
     Attributes:
         scale: The scale the values belong to.
         data: Data set.
-        models: Architectures.
-        minima: Networks per architecture; every two of them are a pair.
+        networks: Architectures.
         training: How they are trained.
         schedule: How paths are found.
+        sizes: Names of networks from narrow to wide, or from shallow to deep (C3).
         path_batch_size: Images per batch while a path is relaxed.
         backend: How pivots are run; a name gives the same bits on every run.
         line_samples: Points between the ends of a straight line.
         reported_examples: Training images that reported losses are measured on; None for all.
         plane: Grid points in each direction of the plane through the first path; 0 for none.
+        curve_steps: Steps of each curve of a comparison.
         xor: The experiment with the XOR network, or None.
         rule: Which of the specification's rules for C1 and C2 applies: ``"digits"``,
             ``"cifar"`` or ``"paper"``.
+        threads: CPU threads, None for as many as there are.
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
     """
 
     scale: str
     data: str
-    models: tuple[str, ...]
-    minima: int
+    networks: tuple[Network, ...]
     training: Training
     schedule: Schedule
+    sizes: tuple[tuple[str, ...], ...] = ()
     path_batch_size: int = 128
     backend: str = "auto"
     line_samples: int = 24
     reported_examples: int | None = None
     plane: int = 25
+    curve_steps: int = 1000
     xor: Xor | None = None
     rule: str = "digits"
+    threads: int | None = None
     device: str = "cpu"
 
 
 def settings(scale: str) -> Settings:
     """The values of a scale.
 
-    ``smoke`` and ``laptop`` join small perceptrons on the embedded digits: they can show C1, C2,
-    C4, C5, C6, C8 and C10. ``hour`` joins two ResNet-8 on CIFAR-10 on two cores, with a sixteenth
-    of the paper's steps. ``gpu`` does the same with ResNet-20 and the paper's 14 cycles at
-    a tenth of their length. ``paper`` is one pair of the paper's ResNet-20, with
-    the published lengths and batches.
+    ``smoke`` and ``laptop`` join small perceptrons on the embedded digits: ``laptop`` judges C1 to
+    C10. ``hour`` joins four minima each of CNN-12, CNN-48 and ResNet-8 on CIFAR-10 on two cores,
+    with a sixteenth of the paper's steps. ``gpu`` has ten of the paper's architectures, four minima
+    of ResNet-20 among them, with the paper's 14 cycles at a tenth of their length. ``paper`` has
+    its fourteen architectures with ten minima each, at the published lengths and batches; CIFAR-100
+    by ``--set data=cifar100``.
 
     Args:
         scale: Its name.
@@ -91,24 +133,39 @@ def settings(scale: str) -> Settings:
         return Settings(
             scale,
             "digits",
-            ("mlp-64-32-10",),
-            minima=3,
-            training=Training(60, 128),
-            schedule=replace(SCHEDULES["laptop"](), cycles=short_cycles(50), samples=4),
+            (
+                Network("mlp-64-32-10", 3, compared=True, curvature=True),
+                Network("mlp-64-8-10", 2, judged=False),
+                Network("mlp-bn-64-16-10", 2, judged=False, as_published=True),
+            ),
+            training=Training(20, 128),
+            schedule=replace(SCHEDULES["laptop"](), cycles=short_cycles(20), samples=4),
+            sizes=(("mlp-64-8-10", "mlp-64-32-10"),),
             backend="vmap",
             plane=9,
+            curve_steps=60,
             xor=Xor(hidden=(2, 4), repetitions=3, steps=800),
+            threads=1,
         )
     if scale == "laptop":
         return Settings(
             scale,
             "digits",
-            ("mlp-64-32-32-10",),
-            minima=3,
+            (
+                Network("mlp-64-32-32-10", pairs=4),
+                Network("mlp-64-8-10", 2, judged=False, shorten=2),
+                Network("mlp-64-16-10", 2, judged=False, shorten=2),
+                Network("mlp-64-32-10", 2, judged=False, shorten=2, compared=True),
+                Network("mlp-64-12-10", 2, judged=False, epochs=300, curvature=True),
+                Network("mlp-bn-64-32-10", 2, judged=False, shorten=2),
+            ),
             training=Training(60, 128),
             schedule=SCHEDULES["laptop"](),
+            sizes=(("mlp-64-8-10", "mlp-64-16-10", "mlp-64-32-10"),),
             backend="vmap",
+            curve_steps=500,
             xor=Xor(hidden=(2, 3, 4), repetitions=3, steps=2000),
+            threads=1,
         )
     if scale == "hour":
         cycles = (
@@ -120,10 +177,10 @@ def settings(scale: str) -> Settings:
         return Settings(
             scale,
             "cifar10",
-            ("resnet-8",),
-            minima=2,
+            (Network("cnn-12"), Network("cnn-48", pairs=4), Network("resnet-8", pairs=4)),
             training=Training(10, 128, augment="crop-flip"),
             schedule=Schedule(cycles, samples=3, examples=1000),
+            sizes=(("cnn-12", "cnn-48"),),
             backend="loop",
             line_samples=9,
             reported_examples=5000,
@@ -134,10 +191,13 @@ def settings(scale: str) -> Settings:
         return Settings(
             scale,
             "cifar10",
-            ("resnet-20",),
-            minima=3,
+            (
+                Network("resnet-20", compared=True, as_published=True),
+                *(Network(name, 2) for name in GPU_NETWORKS),
+            ),
             training=Training(30, 128, augment="crop-flip"),
             schedule=replace(SCHEDULES["laptop"](), calibration=5000),
+            sizes=SIZES,
             rule="paper",
             device="auto",
         )
@@ -145,16 +205,27 @@ def settings(scale: str) -> Settings:
         return Settings(
             scale,
             "cifar10",
-            ("resnet-20",),
-            minima=2,
+            tuple(Network(row.model, 10, pairs=18) for row in TABLE if row.data == "cifar10"),
             training=Training(164, 128, augment="crop-flip", init="official"),
             schedule=SCHEDULES["paper"](),
+            sizes=SIZES,
             path_batch_size=512,
             rule="paper",
             device="auto",
         )
     known = "'smoke', 'laptop', 'hour', 'gpu', 'paper'"
     raise ValueError(f"scale must be one of {known}; got {scale!r}.")
+
+
+GPU_NETWORKS = (
+    "cnn-12", "cnn-24", "cnn-36", "cnn-48", "cnn-96", "cnn-48x2", "cnn-48x3", "resnet-8",
+    "resnet-32",
+)  # fmt: skip
+SIZES = (
+    ("cnn-12", "cnn-24", "cnn-36", "cnn-48", "cnn-96"),
+    ("cnn-48", "cnn-48x2", "cnn-48x3"),
+    ("resnet-8", "resnet-20", "resnet-32"),
+)
 
 
 def short_cycles(steps: int) -> tuple[Cycle, ...]:
