@@ -164,7 +164,7 @@ def settings(scale: str) -> Settings:
             sizes=(("mlp-64-8-10", "mlp-64-16-10", "mlp-64-32-10"),),
             backend="vmap",
             curve_steps=500,
-            xor=Xor(hidden=(2, 3, 4), repetitions=3, steps=2000),
+            xor=Xor(hidden=(2, 4), repetitions=3, steps=1500),
             threads=1,
         )
     if scale == "hour":
