@@ -70,7 +70,7 @@ def draw_report(args: Namespace) -> int:
     """``lowland report``: draw saved records again."""
     from lowland.report import write_report
 
-    print(write_report(args.folder).resolve())
+    print(write_report(args.folder, processes=os.cpu_count() or 1).resolve())
     return 0
 
 
@@ -255,7 +255,7 @@ def finish(args: Namespace, records: Sequence[Any], out: Path) -> None:
     from lowland.report.terminal import print_claims
     from lowland.results import plain
 
-    page = write_report(out)
+    page = write_report(out, processes=os.cpu_count() or 1)
     values = [plain(record) for record in records]
     stream = sys.stderr if args.json else sys.stdout
     print_claims(values, stream)

@@ -8,8 +8,8 @@ from html import unescape
 from html.parser import HTMLParser
 
 import pytest
-from conftest import example_record
 
+from conftest import example_record
 from lowland.report import write_report
 
 PICTURES = ("profile", "cycles", "slice", "learning", "minimax")
@@ -203,3 +203,20 @@ def test_one_unreadable_record_does_not_hide_the_others(tmp_path, record):
     text = text_of(write_report(tmp_path).read_text())
     assert "Left out: a record must be JSON; broken/record.json is not" in text
     assert "5 of 6 judged claims met" in text
+
+
+def test_two_processes_draw_the_same_bytes(tmp_path):
+    """Whoever draws a record, page and pictures are the same."""
+    pages = {}
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        for name in ("draxler2018", "li2018"):
+            record = example_record(name)
+            (folder / name).mkdir(parents=True)
+            file = folder / name / "record.json"
+            file.write_text(json.dumps(record | {"figures": record["figures"][:1]}))
+        write_report(folder, processes=processes)
+        files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+        pages[processes] = {file.relative_to(folder): file.read_bytes() for file in files}
+    assert len(pages[1]) > 8
+    assert pages[1] == pages[2]

@@ -1,7 +1,9 @@
 """Write the page: every record of a folder becomes one HTML file, its Markdown twin and figures."""
 
+import multiprocessing
 from base64 import b64encode
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ from lowland.results import write_bytes
 MOST_VALUES_SHOWN = 6
 
 
-def write_report(folder: str | Path) -> Path:
+def write_report(folder: str | Path, *, processes: int = 1) -> Path:
     """Draw all records of a folder into one page that opens offline.
 
     Beside the page it writes ``report.md`` and, for each figure, ``figures/<recipe>-<id>`` as
@@ -39,6 +41,8 @@ def write_report(folder: str | Path) -> Path:
 
     Args:
         folder: Holds a ``record.json`` itself or up to two levels below.
+        processes: Draw that many records at a time. More than one starts Python anew: call it from
+            a main module that is guarded by ``if __name__ == "__main__"``.
 
     Returns:
         The page, ``report.html``.
@@ -61,10 +65,13 @@ def write_report(folder: str | Path) -> Path:
     if not records:
         raise ValueError(unreadable[0])
     names = file_names(records)
-    sections = [
-        describe(record, name, file, folder / "figures")
-        for record, name, file in zip(records, names, files, strict=True)
-    ]
+    whole = (records, names, files, [folder / "figures"] * len(records))
+    workers = min(processes, len(records))
+    if workers > 1:
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+            sections = list(pool.map(describe, *whole))
+    else:
+        sections = [describe(*parts) for parts in zip(*whole, strict=True)]
     page = {
         "title": f"lowland: {sections[0]['headline']}" if len(sections) == 1 else "lowland report",
         "version": __version__,
