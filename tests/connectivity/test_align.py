@@ -101,6 +101,36 @@ def test_a_perceptron_permuted_by_hand():
     assert found.objective[1] == pytest.approx(1, abs=1e-12)
 
 
+class WithUnusedTable(nn.Module):
+    """Makes a mask that nothing reads, before its layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = mlp()
+
+    def forward(self, x):
+        torch.full((4, 4), 1.0).triu(1)
+        return self.layers(x)
+
+
+def test_an_unused_table_hides_no_axis():
+    """What the outputs do not depend on changes nothing of what is found."""
+    a, b = two(mlp)
+    plain = align(a, class_batches(4), a, b)
+    wrapped = [WithUnusedTable() for _ in range(2)]
+    for model, layers in zip(wrapped, (a, b), strict=True):
+        model.layers = layers
+    found = align(wrapped[0], class_batches(4), *wrapped)
+    assert len(found.permutations) == len(plain.permutations) > 0
+    for name, table in plain.permutations.items():
+        assert torch.equal(found.permutations[f"layers.{name}"], table)
+
+
+def test_it_shows_as_one_line():
+    a, b = two(mlp)
+    assert len(repr(align(a, class_batches(4), a, b))) < 120
+
+
 def test_attention_heads_permuted_by_hand():
     """Heads as wholes; inside of a head queries and keys together, values for themselves."""
     model, batches = network("gpt")

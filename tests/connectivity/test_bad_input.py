@@ -207,10 +207,19 @@ def test_unknown_names_elsewhere():
 
 
 @pytest.mark.parametrize(
-    "bad", [{"steps": 0}, {"learning_rate": 0.0}, {"learning_rate": nan}, {"count": -1}]
+    "bad",
+    [
+        {"steps": 0},
+        {"learning_rate": 0.0},
+        {"learning_rate": nan},
+        {"learning_rate": inf},
+        {"count": -1},
+    ],
 )
 def test_bad_numbers_of_a_cycle(bad):
-    with pytest.raises(ValueError, match="steps >= 1, learning_rate > 0 and count >= 0; got"):
+    with pytest.raises(
+        ValueError, match="steps >= 1 and count >= 0, and a finite learning_rate > 0"
+    ):
         Cycle(**{"steps": 1, "learning_rate": 0.1} | bad)
     with pytest.raises(ValueError, match="insert must be 'equal' or 'highest'; got 'all'"):
         Cycle(1, 0.1, insert="all")

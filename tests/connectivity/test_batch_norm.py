@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 from lowland.connectivity import (
     find_path,
+    fit_curve,
     linear_path,
     measure_plane,
     points_between,
@@ -274,3 +275,16 @@ def test_interpolated_statistics_move_as_in_training(backend, rng):
         for name, value in own.named_parameters():
             assert_close(slope[name], value.grad, rtol=0, atol=1e-12)
             assert torch.equal(moved[name], value)
+
+
+def test_a_last_batch_of_one_example():
+    """It has no variance: statistics come from the other batches, losses from all of them."""
+    a, b = two(norm_mlp)
+    batches = class_batches(4, sizes=(8, 8, 1))
+    line = linear_path(a, losses, batches, a, b, backend="loop")
+    fit = fit_curve(a, losses, batches, a, b, steps=2, points=3, backend="loop")
+    calibrate(a, batches[:2])
+    with torch.no_grad(), mode(a, norm_trains=False):
+        expected = torch.cat([losses(a(x), y) for x, y in batches]).double().mean()
+    for result in (line, fit):
+        assert_close(result.profile.train_loss[0], expected, rtol=1e-6, atol=1e-6)

@@ -306,6 +306,11 @@ BAD = {
         r"minima\[0\] \(start\) and minima\[2\] \(end\): frozen parameters",
     ),
     "budget": (lambda: connect(two(mlp), budget=0), "budget must be at least 1 pair.*got 0"),
+    "half a pair": (lambda: connect(two(mlp), budget=1.5), "a whole number, .*got 1.5"),
+    "first cycles": (
+        lambda: connect(two(mlp)).suggest("early"),
+        "'early' needs the first cycle of every pair.*suggest='bounded'",
+    ),
     "rule": (lambda: connect(two(mlp), suggest="all"), "suggest must be one of .*got 'all'"),
     "in flight": (lambda: connect(two(mlp), in_flight=0), "in_flight must be at least 1 .*got 0"),
     "schedule": (lambda: connect(two(mlp), schedule="quick"), "schedule must be one of"),
@@ -364,3 +369,11 @@ def test_a_search_that_stops_after_a_cycle_goes_on_to_the_same_bits(tmp_path, ca
     assert search(tmp_path).status is Status.FINISHED
     with pytest.raises(ValueError, match="until_cycle must be at least 1, or None for all; got 0"):
         search(None, until_cycle=0)
+
+
+@pytest.mark.untyped
+def test_minima_that_are_no_list():
+    with pytest.raises(TypeError, match="minima must be a list.*got a generator"):
+        connect(seeded(mlp, k) for k in range(3))
+    with pytest.raises(TypeError, match="minima must be a list.*got a NoneType"):
+        connect(None)

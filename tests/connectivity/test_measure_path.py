@@ -7,7 +7,13 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from lowland.connectivity import find_path, linear_path, measure_path, recalibrate
+from lowland.connectivity import (
+    find_path,
+    linear_path,
+    measure_ensemble,
+    measure_path,
+    recalibrate,
+)
 from small_networks import SHORT, class_batches, losses, mlp, norm_mlp, same, two
 
 pytestmark = pytest.mark.filterwarnings("ignore::lowland.errors.NoEffectWarning")
@@ -102,3 +108,14 @@ def test_a_path_of_another_model():
     other = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
     with pytest.raises(ValueError, match="shape"):
         measure_path(other, losses, class_batches(4), path)
+
+
+@pytest.mark.untyped
+def test_a_result_in_the_place_of_its_path():
+    model, end = two(mlp)
+    batches = class_batches(4)
+    line = linear_path(model, losses, batches, model, end, backend="loop")
+    with pytest.raises(TypeError, match="got a PathResult. Pass its .path"):
+        measure_path(model, losses, batches, line)
+    with pytest.raises(TypeError, match="got a PathResult. Pass its .path"):
+        measure_ensemble(model, losses, batches, line, batches)

@@ -14,7 +14,7 @@ from lowland.training import save_state
 __all__ = ["Alignment"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Alignment:
     """A network whose units were permuted to match those of another.
 
@@ -42,6 +42,14 @@ class Alignment:
     passes: int
     status: Status
     seconds: float
+
+    def __repr__(self) -> str:
+        """The numbers that matter, without tensors."""
+        before, after = self.objective
+        return (
+            f"Alignment(method={self.method!r}, groups={len(self.groups)}, moved={self.moved}, "
+            f"objective={before:.4g} to {after:.4g}, status={self.status.name})"
+        )
 
     @property
     def moved(self) -> int:

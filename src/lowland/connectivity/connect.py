@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from math import inf
+from numbers import Integral
 from pathlib import Path as FilePath
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -205,8 +206,10 @@ def refuse_company(suggest: str, executor: Any, world: int) -> None:
 
 def refuse_settings(budget: int | None, suggest: str) -> None:
     """Refuse what no exploration can be made with."""
-    if budget is not None and budget < 1:
-        raise ValueError(f"budget must be at least 1 pair, or None for no limit; got {budget}.")
+    if budget is not None and not (isinstance(budget, Integral) and budget >= 1):
+        raise ValueError(
+            f"budget must be at least 1 pair, a whole number, or None for no limit; got {budget}."
+        )
     if suggest not in RULES:
         raise ValueError(f"suggest must be one of {', '.join(map(repr, RULES))}; got {suggest!r}.")
 

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lowland.connectivity.band import chosen_backend
+from lowland.connectivity.evaluate import refuse_other
 from lowland.connectivity.path import Path
 from lowland.connectivity.plane import has_statistics
 from lowland.connectivity.stack import Stack, forward_rows, recalibrated
@@ -107,6 +108,7 @@ def measure_ensemble(
         The ensembles are those of Garipov et al., NeurIPS 2018 (``eval_ensemble`` of their code
         averages the same probabilities); points along a path are ours.
     """
+    refuse_other(path)
     if points < 2:
         raise ValueError(f"points must be at least 2, the ends; got {points}.")
     task = make_task(

@@ -13,7 +13,7 @@ from lowland.connectivity.profile import Profile
 from lowland.connectivity.stack import recalibrated
 from lowland.connectivity.task import Task, make_task
 
-__all__ = ["measure_path"]
+__all__ = ["measure_path", "refuse_other"]
 
 
 def measure_path(
@@ -60,6 +60,7 @@ def measure_path(
     Source:
         The specification's section 4, row 5.
     """
+    refuse_other(path)
     task = make_task(
         model,
         loss_fn,
@@ -75,6 +76,15 @@ def measure_path(
     )
     pivots = task.path(coordinates(task, path, backend), path.weights)
     return task.measure(pivots, samples, backend, everything=True)
+
+
+def refuse_other(path: Any) -> None:
+    """Refuse what holds a path but is none."""
+    if not isinstance(path, Path):
+        hint = "its .path" if hasattr(path, "path") else "Path.load(file)"
+        raise TypeError(
+            f"path must be a lowland.connectivity.Path; got a {type(path).__name__}. Pass {hint}."
+        )
 
 
 def coordinates(task: Task, path: Path, backend: str) -> Float[Tensor, "pivots params"]:

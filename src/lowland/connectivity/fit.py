@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from math import isfinite
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -44,16 +45,17 @@ class Descent:
     def __post_init__(self):
         known_kind(self.kind)
         for name, least in (("bends", 1), ("steps", 0)):
-            if not getattr(self, name) >= least:
-                raise ValueError(f"{name} must be at least {least}; got {getattr(self, name)}.")
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or value < least:
+                raise ValueError(f"{name} must be a whole number, at least {least}; got {value}.")
         if not (self.learning_rate > 0 and isfinite(self.learning_rate)):
             raise ValueError(
                 f"learning_rate must be positive and finite; got {self.learning_rate}."
             )
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum must lie in [0, 1); got {self.momentum}.")
-        if not self.weight_decay >= 0:
-            raise ValueError(f"weight_decay must be zero or more; got {self.weight_decay}.")
+        if not (self.weight_decay >= 0 and isfinite(self.weight_decay)):
+            raise ValueError(f"weight_decay must be finite, zero or more; got {self.weight_decay}.")
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""

@@ -14,7 +14,7 @@ from lowland.connectivity import graph
 from lowland.connectivity.edge import Edge, Pair, mirrored, number, pair_folder
 from lowland.connectivity.graph import Merge
 from lowland.connectivity.path_result import PathResult
-from lowland.connectivity.suggest import Known, suggest_pair
+from lowland.connectivity.suggest import BEGUN, Known, suggest_pair
 from lowland.errors import OutcomeError
 from lowland.results import Status, plain, read_json, write_json
 
@@ -168,12 +168,21 @@ class Landscape:
 
         Returns:
             A pair, or None where the rule expects nothing from any other path.
+
+        Raises:
+            ValueError: If there is no such rule, or it needs first cycles that nobody looked at.
         """
         tried = torch.eye(len(self.losses), dtype=torch.bool)
         for edge in self.edges:
             tried[edge.a, edge.b] = tried[edge.b, edge.a] = True
-        known = Known(self.saddles(), tried, early=self.early)
-        return suggest_pair(rule or self.settings["suggest"], known)
+        wanted: str = rule or self.settings["suggest"]
+        if wanted in BEGUN and self.early is None:
+            raise ValueError(
+                f"{wanted!r} needs the first cycle of every pair, which this exploration did not "
+                f"look at; got one with suggest={self.settings['suggest']!r}. Take another rule, "
+                f"or explore with suggest={wanted!r}."
+            )
+        return suggest_pair(wanted, Known(self.saddles(), tried, early=self.early))
 
     def path(self, a: int, b: int) -> PathResult:
         """Give the path between two minima.

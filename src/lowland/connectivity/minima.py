@@ -1,6 +1,6 @@
 """Many minima: read, laid out as vectors, and measured."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -25,8 +25,14 @@ def read_minima(model: nn.Module, minima: Sequence[Source]) -> list[dict[str, Te
             f"model must be a torch.nn.Module, the architecture; got a {type(model).__name__}. "
             "Checkpoints belong into minima."
         )
-    if isinstance(minima, str | FilePath | dict | nn.Module) or len(minima) < 2:
-        count = 1 if isinstance(minima, str | FilePath | dict | nn.Module) else len(minima)
+    if not isinstance(minima, Sequence | Mapping | FilePath | nn.Module):
+        raise TypeError(
+            "minima must be a list of state dicts, modules or checkpoint files; got a "
+            f"{type(minima).__name__}."
+        )
+    one = isinstance(minima, str | FilePath | Mapping | nn.Module)
+    if one or len(minima) < 2:
+        count = 1 if one else len(minima)
         raise ValueError(
             f"a landscape needs at least 2 minima to connect; got {count}. Pass a list of state "
             "dicts, modules or checkpoint files."

@@ -1,6 +1,8 @@
 """Which cycles AutoNEB runs, and the presets."""
 
 from dataclasses import dataclass
+from math import inf
+from numbers import Integral
 
 __all__ = ["SCHEDULES", "Cycle", "Schedule", "laptop", "official", "paper", "schedule_named"]
 
@@ -23,9 +25,12 @@ class Cycle:
     count: int = 2
 
     def __post_init__(self):
-        if self.steps < 1 or not self.learning_rate > 0 or self.count < 0:
+        whole = isinstance(self.steps, Integral) and isinstance(self.count, Integral)
+        finite = 0 < self.learning_rate < inf
+        if not (whole and finite) or self.steps < 1 or self.count < 0:
             raise ValueError(
-                "a cycle needs steps >= 1, learning_rate > 0 and count >= 0; got "
+                "a cycle needs whole numbers steps >= 1 and count >= 0, and a finite "
+                "learning_rate > 0; got "
                 f"steps={self.steps}, learning_rate={self.learning_rate}, count={self.count}."
             )
         if self.insert not in ("equal", "highest"):

@@ -144,6 +144,8 @@ def make_task(
         deciding = first_examples(chooses, examples, a.device)
     with isolated_rng(seed, "calibration", batches=batches):
         calibrating = first_examples(batches, calibration if stack.statistics.size else 1, a.device)
+    # One example alone has no variance: the rest of a data set may be that small.
+    several = [batch for batch in calibrating if batch_count(batch[1]) > 1]
     return Task(
         stack=stack,
         start=a,
@@ -152,7 +154,7 @@ def make_task(
         reported=reported,
         test_batches=test_batches,
         deciding=deciding,
-        calibration=calibrating,
+        calibration=several or calibrating,
         seed=seed,
     )
 

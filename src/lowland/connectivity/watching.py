@@ -49,6 +49,7 @@ class Watch(Mode):
         self.state, self.live, self.count = dict(state), live, 0
         self.read: set[int] = set()
         self.known: dict[int, tuple[Tensor, Dims]] = {}  # the tensor, too: its id stays its own
+        self.dead: list[Any] = []
         self.stacks: dict[int, tuple[int, list[Dims]]] = {}
         self.now: dict[int, Dims] = {}
         self.varying: set[int] = set()
@@ -104,7 +105,9 @@ class Watch(Mode):
         written = written_by(func, given)
         self.count += 1
         if self.count - 1 not in self.live:
-            return func(*args, **(kwargs or {}))
+            out = func(*args, **(kwargs or {}))
+            self.dead.append(out)  # torch detaches a new tensor that is held: one operation more
+            return out
         name = func._schema.name.partition("::")[2]
         varies = [storage(tensor) in self.varying for tensor in sources]
         self.read |= {id(tensor) for tensor in sources}
