@@ -158,6 +158,7 @@ class Death(BaseException):
     """Like SIGKILL, passes every ``except Exception`` and ``except KeyboardInterrupt``."""
 
 
+@pytest.mark.slow
 def test_a_death_in_the_middle(tmp_path, whole):
     """What is finished is not done again, and the rest ends with the same bits."""
 

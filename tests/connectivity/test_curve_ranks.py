@@ -26,6 +26,7 @@ def folder(tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_two_processes_as_one(folder):
     """The same curve to the bit, and losses to 1e-12 in float64."""
     with use_threads(1):

@@ -3,10 +3,10 @@
 import csv
 import io
 
-import conftest
 import numpy as np
 import pytest
 
+import conftest
 from lowland.report.csv_files import figure_csv
 from lowland.report.draw import draw, draw_legend, draw_lines, picture_size
 from lowland.report.heatmap import color_scale, draw_heatmap
