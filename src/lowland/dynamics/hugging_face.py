@@ -5,12 +5,13 @@ from typing import Any
 
 import torch
 
+from lowland.dynamics.callbacks import RecorderMixin, read_recorder
 from lowland.dynamics.recorder import TwoTimeRecorder
 
 __all__ = ["TwoTimeCallback"]
 
 
-class TwoTimeCallback:
+class TwoTimeCallback(RecorderMixin):
     """Mixin for a ``TrainerCallback``: ``class Watch(TwoTimeCallback, TrainerCallback): pass``.
 
     The state is written beside every checkpoint of the Trainer, one file per process, and found
@@ -22,40 +23,17 @@ class TwoTimeCallback:
     Attributes:
         recorder: Made when training begins, None before.
 
-    Raises:
-        TypeError: If a class does not put this mixin in front of a callback of transformers.
-
     Source:
         Ours.
     """
 
-    def __init__(self, **options: Any):
-        if not hasattr(super(), "on_train_begin"):
-            raise TypeError(
-                "TwoTimeCallback must stand in front of a callback of transformers; got "
-                f"{type(self).__name__} without one behind it. Install transformers, and write "
-                "class Watch(TwoTimeCallback, transformers.TrainerCallback): pass."
-            )
-        super().__init__()
-        self.options = options
-        self.recorder: TwoTimeRecorder | None = None
+    first_hook, library, behind = "on_train_begin", "transformers", "transformers.TrainerCallback"
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Look at the weights before the first update, or go on from a checkpoint.
-
-        Raises:
-            FileNotFoundError: If the checkpoint was written without this callback.
-        """
+        """Look at the weights before the first update, or go on from a checkpoint."""
         self.recorder = TwoTimeRecorder(kwargs["model"], **self.options)
         if state.global_step:
-            file = state_file(args, state)
-            if not file.exists():
-                raise FileNotFoundError(
-                    f"a checkpoint to resume from must hold the recorder's state; {file} is not "
-                    "there. Train from the start with this callback, or resume without it."
-                )
-            saved = torch.load(file, map_location="cpu", weights_only=True)
-            self.recorder.load_state_dict(saved)
+            self.recorder.load_state_dict(read_recorder(state_file(args, state)))
         else:
             self.recorder.record(0)
 

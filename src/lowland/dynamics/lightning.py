@@ -2,12 +2,13 @@
 
 from typing import Any
 
+from lowland.dynamics.callbacks import RecorderMixin
 from lowland.dynamics.recorder import TwoTimeRecorder
 
 __all__ = ["TwoTimeCallback"]
 
 
-class TwoTimeCallback:
+class TwoTimeCallback(RecorderMixin):
     """Mixin for a ``Callback``: ``class Watch(TwoTimeCallback, L.Callback): pass``.
 
     ::
@@ -26,23 +27,12 @@ class TwoTimeCallback:
     Attributes:
         recorder: Made when training starts, None before.
 
-    Raises:
-        TypeError: If a class does not put this mixin in front of a callback of Lightning.
-
     Source:
         Ours.
     """
 
-    def __init__(self, **options: Any):
-        if not hasattr(super(), "on_train_start"):
-            raise TypeError(
-                "TwoTimeCallback must stand in front of a callback of Lightning; got "
-                f"{type(self).__name__} without one behind it. Install lightning, and write "
-                "class Watch(TwoTimeCallback, lightning.Callback): pass."
-            )
-        super().__init__()
-        self.options, self.saved = options, None
-        self.recorder: TwoTimeRecorder | None = None
+    first_hook, library, behind = "on_train_start", "Lightning", "lightning.Callback"
+    saved: dict[str, Any] | None = None
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Look at the weights before the first update, or go on from a checkpoint."""
