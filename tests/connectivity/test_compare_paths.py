@@ -189,8 +189,8 @@ def test_a_path_that_diverges():
 def test_bad_input():
     for options, sentence in (
         ({"schedule": "quick"}, "'laptop', 'paper', 'official', or a Schedule; got 'quick'"),
-        ({"steps": -1}, "steps must be at least 0; got -1"),
-        ({"bends": 0}, "bends must be at least 1; got 0"),
+        ({"steps": -1}, "steps must be a whole number, at least 0; got -1"),
+        ({"bends": 0}, "bends must be a whole number, at least 1; got 0"),
         ({"learning_rate": 0.0}, "learning_rate must be positive and finite; got 0.0"),
         ({"backend": "jit"}, "backend must be 'auto', 'vmap' or 'loop'; got 'jit'"),
         ({"test_batches": []}, "at least one batch.*got none"),

@@ -13,6 +13,8 @@ from torch.testing import assert_close
 from lowland.connectivity import PathResult
 from lowland.training import use_threads
 
+pytestmark = pytest.mark.slow  # the search's own ranks are tried in every run
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -26,7 +28,6 @@ def folder(tmp_path_factory):
     return out
 
 
-@pytest.mark.slow
 def test_two_processes_as_one(folder):
     """The same curve to the bit, and losses to 1e-12 in float64."""
     with use_threads(1):
