@@ -75,18 +75,18 @@ def stays_low(rule: str, runs: Runs) -> Claim:
     end = each(runs, lambda run: max(ends(run, "train_loss")))
     barrier = each(runs, lambda run: run["line"]["barrier_max"])
     if rule == "digits":
-        text = "saddle ≤ 3 x the higher end and ≤ 0.05 nats, line ≥ 0.2 nats, for every edge of a tree"
+        text = "saddle ≤ 3 x the higher end and ≤ 0.05 nats, line ≥ 0.2 nats, for every tree edge"
         truths = [
             p <= 3 * e and p <= 0.05 and straight >= 0.2
             for p, e, straight in zip(path, end, line, strict=True)
         ]
     elif rule == "cifar":
-        text = "saddle - higher end ≤ 0.1 nats and line barrier ≥ 10 x that, for every edge of a tree"
+        text = "saddle - higher end ≤ 0.1 nats and line barrier ≥ 10 x that, for every tree edge"
         truths = [
             p - e <= 0.1 and b >= 10 * (p - e) for p, e, b in zip(path, end, barrier, strict=True)
         ]
     else:
-        text = "saddle ≤ 3 x the higher end + 0.02 nats, for every edge of a tree"
+        text = "saddle ≤ 3 x the higher end + 0.02 nats, for every tree edge"
         truths = [p <= 3 * e + 0.02 for p, e in zip(path, end, strict=True)]
     note = (
         f"Straight lines reach {low_high(line)} nats, the paths {low_high(path)}, "
@@ -125,7 +125,7 @@ def test_error_flat(rule: str, runs: Runs) -> Claim:
         "C2",
         "Along the path the test error rises little.",
         "0.3 to 0.5 (CIFAR-10 ResNets), at most 2.2 (CIFAR-100), Table B.1",
-        f"highest test error - mean of the ends ≤ {most:g} points, for every edge of a tree",
+        f"highest test error - mean of the ends ≤ {most:g} points, for every tree edge",
         rises,
         "points",
         judged,
@@ -150,7 +150,7 @@ def closer_to_training(runs: Runs) -> Claim:
         "C4",
         "Saddles lie closer to the training loss of the minima than to their test loss.",
         "below 0.5 for all but the three smallest CNNs",
-        "(saddle - train) / (test - train) < 0.5, for every edge of a tree but those of the smallest CNNs",
+        "(saddle - train) / (test - train) < 0.5, for every tree edge but the smallest CNNs",
         gaps,
         "share of the gap",
         judged,
@@ -197,7 +197,7 @@ def modestly_longer(runs: Runs) -> Claim:
         "C6",
         "Paths are smooth and modestly longer than the straight line.",
         "1.5 to 2.5",
-        "length / distance between 1 and 3, for every edge of a tree",
+        "length / distance between 1 and 3, for every tree edge",
         ratios,
         "length / distance",
         judged,
