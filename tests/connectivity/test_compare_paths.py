@@ -136,7 +136,7 @@ def test_files(tmp_path, whole):
     assert compare(out=tmp_path / "run", steps=61, restart=True).rows[2].gradients == 61
 
 
-@pytest.mark.parametrize("share", [0.2, 0.9])
+@pytest.mark.parametrize("share", [0.2, pytest.param(0.9, marks=pytest.mark.slow)])
 def test_ctrl_c_keeps_what_is_finished(tmp_path, whole, share):
     """The first press ends the search it falls into; the same call goes on to the same bits."""
     taken = []

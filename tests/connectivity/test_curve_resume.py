@@ -86,6 +86,7 @@ class Death(BaseException):
     """Like SIGKILL, passes every ``except Exception`` and ``except KeyboardInterrupt``."""
 
 
+@pytest.mark.slow
 def test_death_at_every_write(tmp_path, monkeypatch):
     """Before, or after, the first, second, ... renaming of a file; then the same call again."""
     short = {"steps": 55, "points": 3}
