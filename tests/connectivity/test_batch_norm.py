@@ -288,3 +288,12 @@ def test_a_last_batch_of_one_example():
         expected = torch.cat([losses(a(x), y) for x, y in batches]).double().mean()
     for result in (line, fit):
         assert_close(result.profile.train_loss[0], expected, rtol=1e-6, atol=1e-6)
+
+
+def test_recalibrate_leaves_a_last_example_out():
+    """Alone it has no variance; the statistics are those of the batches before it."""
+    model, twin = two(norm_mlp)[0], two(norm_mlp)[0]
+    recalibrate(model, class_batches(4, sizes=(8, 8, 1)))
+    recalibrate(twin, class_batches(4, sizes=(8, 8, 1))[:2])
+    for name, value in twin.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value)

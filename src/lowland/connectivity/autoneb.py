@@ -30,7 +30,7 @@ from lowland.connectivity.path import Path, segment_lengths
 from lowland.connectivity.path_result import CycleResult, PathResult
 from lowland.connectivity.profile import Profile
 from lowland.connectivity.schedule import Cycle, Schedule, schedule_named
-from lowland.connectivity.task import Task, make_task
+from lowland.connectivity.task import Task, make_task, refuse_bad_ends
 from lowland.errors import NoEffectWarning
 from lowland.results import Status, plain, read_json, write_json
 from lowland.training import (
@@ -237,12 +237,7 @@ def straight(task: Task, schedule: Schedule, backend: str) -> CycleResult:
     """Cycle 0: the straight line, on the examples that decide."""
     began = perf_counter()
     profile = task.measure(task.line(), schedule.samples, backend, everything=False)
-    for end, loss in (("start", profile.train_loss[0]), ("end", profile.train_loss[-1])):
-        if not torch.isfinite(loss):
-            raise ValueError(
-                f"both ends must have a finite loss; that of {end} is {float(loss)}. Check the "
-                "checkpoint, the model and how the inputs are normalized."
-            )
+    refuse_bad_ends(profile)
     seconds = perf_counter() - began
     return CycleResult(
         number=0,

@@ -19,8 +19,7 @@ from lowland.connectivity.fit import Descent, Fit
 from lowland.connectivity.folder import open_search
 from lowland.connectivity.path import Path
 from lowland.connectivity.path_result import CycleResult, PathResult
-from lowland.connectivity.profile import Profile
-from lowland.connectivity.task import Task, make_task
+from lowland.connectivity.task import Task, make_task, refuse_bad_ends
 from lowland.errors import NoEffectWarning
 from lowland.results import Status, plain, read_json, write_json
 from lowland.training import Source, broadcast, is_main_process, open_progress
@@ -235,16 +234,6 @@ def last_finite(
 def even(segments: int) -> Tensor:
     """The same share for every segment."""
     return torch.full((segments,), 1 / segments, dtype=torch.float64)
-
-
-def refuse_bad_ends(profile: Profile) -> None:
-    """Refuse ends whose loss is not finite."""
-    for end, loss in (("start", profile.train_loss[0]), ("end", profile.train_loss[-1])):
-        if not torch.isfinite(loss):
-            raise ValueError(
-                f"both ends must have a finite loss; that of {end} is {float(loss)}. Check the "
-                "checkpoint, the model and how the inputs are normalized."
-            )
 
 
 def say_how_it_ended(result: PathResult, folder: FilePath | None) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from lowland.connectivity.band import chosen_backend, known_backend
+from lowland.connectivity.folder import open_search
 from lowland.connectivity.path_result import PathResult
 from lowland.connectivity.task import make_task
-from lowland.results import Status, open_folder
-from lowland.training import Source, broadcast, is_main_process, open_progress
+from lowland.results import Status
+from lowland.training import Source, is_main_process, open_progress
 
 __all__ = ["linear_path"]
 
@@ -80,13 +81,12 @@ def linear_path(
         evaluation_batches=evaluation_batches,
         seed=seed,
     )
-    line, folder = task.line(), None
+    line = task.line()
     settings = task.fingerprint() | {"batch_norm": batch_norm, "samples": samples}
     settings |= {"calibration": calibration, "asked": known_backend(backend)}
-    if out is not None:
-        folder = open_folder(out, settings, restart) if is_main_process() else FilePath(out)
-        if broadcast((folder / "result.json").exists()):
-            return PathResult.load(folder, device=str(task.start.device))
+    folder, before = open_search(out, settings, restart=restart, device=task.start.device)
+    if before is not None:
+        return before
     backend = chosen_backend(backend, task.stack, line.pivots, task.deciding[0])
     with open_progress(progress) as display, display.task("straight line", 1) as bar:
         profile = task.measure(line, samples, backend, everything=True)

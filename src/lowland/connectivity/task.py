@@ -15,7 +15,7 @@ from lowland.connectivity.profile import Profile, measure_profile
 from lowland.connectivity.stack import Stack
 from lowland.training import Source, as_pair, batch_count, isolated_rng, tensors_in, to_device
 
-__all__ = ["Task", "make_task"]
+__all__ = ["Task", "make_task", "refuse_bad_ends"]
 
 
 @dataclass(frozen=True)
@@ -167,6 +167,23 @@ def refuse_iterator(batches: Any) -> None:
             f"{type(batches).__name__}, which is used up after one pass. Pass a list or a "
             "DataLoader."
         )
+
+
+def refuse_bad_ends(profile: Profile) -> None:
+    """Refuse ends whose loss is not finite.
+
+    Args:
+        profile: Of a path between them.
+
+    Raises:
+        ValueError: If the training loss of an end is not finite.
+    """
+    for end, loss in (("start", profile.train_loss[0]), ("end", profile.train_loss[-1])):
+        if not torch.isfinite(loss):
+            raise ValueError(
+                f"both ends must have a finite loss; that of {end} is {float(loss)}. Check the "
+                "checkpoint, the model and how the inputs are normalized."
+            )
 
 
 def first_examples(batches: Any, number: int, device: torch.device) -> list[tuple[Any, Any]]:

@@ -96,6 +96,8 @@ def recalibrate(model: nn.Module, batches: Iterable[tuple[Any, Any]], examples: 
     for batch in batches:
         inputs, target = to_device(as_pair(batch), device_of(model))
         count = batch_count(target)
+        if seen and count == 1:  # the rest of a data set: one example alone has no variance
+            continue
         seen += count
         with mode(model, norm_trains=True, momentum=count / seen):
             call(model, inputs)
