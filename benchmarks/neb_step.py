@@ -144,11 +144,11 @@ def measure(case: Case, rounds: int, backend: str, precision: str) -> tuple[str,
     if backend == "auto":
         with mode(model, norm_trains=True):
             backend = faster_backend(stack, path[1:-1], batch)
-    band = band_of(stack.with_backend(backend), repeat(batch))
+    band = band_of(stack.with_backend(backend), repeat(batch), weight_decay=1e-4)
 
     def steps(count: int) -> None:
         with mode(model, norm_trains=True):
-            relax(path, weights, band, steps=count, learning_rate=0.01, weight_decay=1e-4)
+            relax(path, weights, band, steps=count, learning_rate=0.01)
 
     passes = bare_passes(model, *batch)
     found = compare(steps, lambda count: passes(case.pivots * count), rounds=rounds)

@@ -235,7 +235,7 @@ def test_bad_input():
         align(model, batches, grouped(), end)
     with pytest.raises(ValueError, match="method must be"):
         align(model, batches, model, end, method="magic")
-    with pytest.raises(ValueError, match="passes and examples"):
+    with pytest.raises(ValueError, match="passes must be a whole number, at least 1; got 0"):
         align(model, batches, model, end, passes=0)
     with pytest.raises(ValueError, match="at least one batch"):
         align(model, [], model, end)

@@ -15,7 +15,7 @@ from lowland.connectivity.ends import make_stack
 from lowland.connectivity.stack import losses_and_grads, per_example
 from lowland.errors import FallbackWarning, UnsupportedModelError
 from lowland.params import call
-from lowland.training import mode
+from lowland.training import mode, tensors_in
 from small_networks import (
     SHORT,
     Branching,
@@ -75,6 +75,32 @@ def test_losses_and_gradients(make, rng):
         assert_close(loss, expected.detach(), rtol=0, atol=1e-12)
         for name, part in stack.layout.views(slope).items():
             assert_close(part, own.get_parameter(name).grad, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("backend", ["loop", "vmap"])
+@pytest.mark.parametrize("make", MODELS)
+def test_weight_decay_on_the_way(make, backend, rng):
+    """The same bits as adding it afterwards; statistics that are coordinates have none."""
+    model, _ = two(make)
+    batch = [part.float() if part.is_floating_point() else part for part in flat(batches_for(make))]
+    batch = ({"left": batch[0], "right": batch[1]} if make is Named else batch[0], batch[-1])
+    for batch_norm in ("recalibrate", "interpolate"):
+        copies = make_stack(model, losses, model.state_dict(), batch_norm=batch_norm)
+        rows = torch.rand(3, copies.layout.size, generator=rng)
+        plain, decayed = rows.clone(), rows.clone()
+        with mode(model, norm_trains=True):
+            copies = copies.with_backend(backend)
+            found, slopes = losses_and_grads(copies, plain, *batch)
+            other, given = losses_and_grads(copies, decayed, *batch, weight_decay=0.01)
+        slopes[:, : copies.params.size].add_(rows[:, : copies.params.size], alpha=0.01)
+        assert torch.equal(found, other)
+        assert torch.equal(slopes, given)
+        assert torch.equal(plain, decayed)
+
+
+def flat(batches):
+    """The tensors of the first batch, target last."""
+    return [*tensors_in(batches[0])]
 
 
 @pytest.mark.parametrize("make", MODELS)

@@ -12,8 +12,14 @@ from torch.utils.data import DataLoader, TensorDataset
 from lowland.connectivity import (
     Cycle,
     Schedule,
+    align,
+    compare_paths,
+    connect_minima,
     find_path,
+    fit_curve,
     linear_path,
+    measure_ensemble,
+    measure_path,
     measure_plane,
     relax,
     tangents,
@@ -142,6 +148,71 @@ def test_empty_and_used_up_batches(which):
         )  # fmt: skip
 
 
+@pytest.mark.parametrize("bad", [None, 3, losses], ids=["none", "number", "function"])
+def test_batches_that_are_none(bad):
+    """Each is told by the name of its argument, from every way in."""
+    a, b = two(mlp)
+    good = class_batches(4)
+    sentence = (
+        rf"batches must be an iterable of \(inputs, target\).*got a {type(bad).__name__}. Pass"
+    )
+    for way in (find_path, linear_path, fit_curve, compare_paths):
+        with pytest.raises(ValueError, match=f"^{sentence}"):
+            way(a, losses, bad, a, b)
+    with pytest.raises(ValueError, match=f"^{sentence}"):
+        connect_minima(a, losses, bad, [a, b])
+    with pytest.raises(ValueError, match=f"^{sentence}"):
+        align(a, bad, a, b)
+    line = linear_path(a, losses, good, a, b, samples=1).path
+    with pytest.raises(ValueError, match=f"test_{sentence}"):
+        measure_ensemble(a, losses, good, line, bad)
+    if bad is not None:
+        for name in ("evaluation_batches", "test_batches"):
+            with pytest.raises(ValueError, match=name.replace("batches", sentence)):
+                find_path(a, losses, good, a, b, **{name: bad})
+
+
+@pytest.mark.untyped
+@pytest.mark.parametrize("bad", [1.5, "two", None, True])
+def test_counts_that_are_not_whole(bad):
+    """No bare TypeError from inside: name and value are told before any work."""
+    a, b = two(mlp)
+    good = class_batches(4)
+    line = linear_path(a, losses, good, a, b, samples=1).path
+    calls = {
+        "passes": lambda: align(a, good, a, b, passes=bad),
+        "points": lambda: fit_curve(a, losses, good, a, b, points=bad),
+        "samples": lambda: measure_path(a, losses, good, line, samples=bad),
+        "resolution": lambda: measure_plane(a, losses, good, line, resolution=bad),
+        "calibration": lambda: linear_path(a, losses, good, a, b, calibration=bad),
+        "examples": lambda: align(a, good, a, b, examples=bad),
+        "bends": lambda: fit_curve(a, losses, good, a, b, bends=bad),
+    }
+    if bad is not None:  # which means no limit
+        calls["budget"] = lambda: connect_minima(a, losses, good, [a, b], budget=bad)
+        calls["in_flight"] = lambda: connect_minima(a, losses, good, [a, b], in_flight=bad)
+        calls["until_cycle"] = lambda: find_path(a, losses, good, a, b, until_cycle=bad)
+    for name, call in calls.items():
+        with pytest.raises(
+            ValueError, match=f"^{name} must be a whole number, .*got {bad!r}. Pass"
+        ):
+            call()
+    with pytest.raises(ValueError, match=r"points must be a whole number, at least 2; got"):
+        measure_ensemble(a, losses, good, line, good, points=bad)
+
+
+@pytest.mark.untyped
+@pytest.mark.parametrize("bad", ["0.1", None, -0.1, inf])
+def test_rates_that_are_no_numbers(bad):
+    a, b = two(mlp)
+    with pytest.raises(
+        ValueError, match=f"learning_rate must be positive and .*got {bad!r}. Begin"
+    ):
+        fit_curve(a, losses, class_batches(4), a, b, learning_rate=bad)
+    with pytest.raises(ValueError, match=f"and a finite learning_rate > 0; got .*={bad}"):
+        Cycle(1, bad)
+
+
 class OnlyOnce:
     """Batches that are used up, though they do not look it."""
 
@@ -197,10 +268,10 @@ def test_unknown_names_elsewhere():
     for option in ({"backend": "jit"}, {"batch_norm": "eval"}):
         with pytest.raises(ValueError, match=f"{next(iter(option))} must be .*got"):
             linear_path(a, losses, class_batches(4), a, b, **option)
-    with pytest.raises(ValueError, match="zero or more points per segment; got -1"):
+    with pytest.raises(ValueError, match="samples must be a whole number, at least 0; got -1"):
         linear_path(a, losses, class_batches(4), a, b, samples=-1)
     line = linear_path(a, losses, class_batches(4), a, b, samples=1)
-    with pytest.raises(ValueError, match="resolution must be at least 2 grid points; got 1"):
+    with pytest.raises(ValueError, match="resolution must be a whole number, at least 2; got 1"):
         measure_plane(a, losses, class_batches(4), line.path, resolution=1)
     with pytest.raises(ValueError, match="tangent must be"):
         tangents(torch.ones(3, 2), torch.ones(3), "uphill")
@@ -225,16 +296,25 @@ def test_bad_numbers_of_a_cycle(bad):
         Cycle(1, 0.1, insert="all")
 
 
+UNTYPED = pytest.mark.untyped
 BAD_SCHEDULES = [
     ({"cycles": ()}, "first cycle must insert at least one pivot"),
     ({"cycles": (Cycle(1, 0.1),)}, r"insert='equal', count=3\); got"),
     ({"cycles": (Cycle(1, 0.1, "equal", 0),)}, "at least one pivot"),
-    ({"threshold": -0.1}, "threshold must be at least 0; got -0.1"),
-    ({"threshold": nan}, "threshold must be at least 0; got nan"),
-    ({"samples": -1}, "samples must be at least 0; got -1"),
-    ({"weight_decay": -1.0}, "weight_decay must be at least 0"),
-    ({"examples": 0}, "examples must be at least 1; got 0"),
-    ({"calibration": 0}, "calibration must be at least 1; got 0"),
+    ({"threshold": -0.1}, "threshold must be a number, zero or more .*; got -0.1"),
+    ({"threshold": nan}, "threshold must be a number, zero or more .*; got nan"),
+    ({"samples": -1}, "samples must be a whole number, at least 0; got -1. Pass an int"),
+    pytest.param({"samples": 1.5}, "samples must be a whole .*; got 1.5", marks=UNTYPED),
+    pytest.param({"samples": True}, "samples must be a whole .*; got True", marks=UNTYPED),
+    pytest.param({"examples": 24.0}, "examples must be a whole .*; got 24.0", marks=UNTYPED),
+    pytest.param({"calibration": "all"}, "calibration must be a .*; got 'all'", marks=UNTYPED),
+    pytest.param({"momentum": None}, "momentum must be a finite .*; got None", marks=UNTYPED),
+    ({"spring_constant": inf}, "spring_constant must be a finite .*; got inf. Pass a float"),
+    ({"spring_constant": nan}, "spring_constant must be a finite number, zero or more; got nan"),
+    ({"weight_decay": inf}, "weight_decay must be a finite number, zero or more; got inf"),
+    ({"weight_decay": -1.0}, "weight_decay must be a finite number, zero or more; got -1.0"),
+    ({"examples": 0}, "examples must be a whole number, at least 1; got 0"),
+    ({"calibration": 0}, "calibration must be a whole number, at least 1; got 0"),
     ({"momentum": 1.0}, r"momentum must lie in \[0, 1\); got 1.0"),
     ({"tangent": "x"}, "tangent must be 'paper', 'improved' or 'official'; got 'x'"),
     ({"batch_norm": "x"}, "batch_norm must be 'recalibrate' or 'interpolate'; got 'x'"),
@@ -261,11 +341,14 @@ BAD_BANDS = [
     ({"weights": torch.ones(3)}, r"a positive share for each of the 2 segments; got \[1.0, 1"),
     ({"weights": torch.tensor([1.0, 0.0])}, r"got \[1.0, 0.0\]"),
     ({"weights": torch.tensor([nan, 1.0])}, "a positive share"),
-    ({"steps": 0}, "steps must be at least 1; got 0"),
-    ({"learning_rate": 0.0}, "learning_rate must be positive; got 0.0"),
-    ({"learning_rate": nan}, "learning_rate must be positive; got nan"),
+    ({"steps": 0}, "steps must be a whole number, at least 1; got 0"),
+    pytest.param({"steps": 2.0}, "steps must be a whole number.*; got 2.0", marks=UNTYPED),
+    ({"spring_constant": inf}, "spring_constant must be a finite number, zero or more; got inf"),
+    ({"spring_constant": -1.0}, "spring_constant must be a finite .*; got -1.0"),
+    ({"learning_rate": 0.0}, "learning_rate must be positive and finite; got 0.0"),
+    ({"learning_rate": nan}, "learning_rate must be positive and finite; got nan"),
     ({"momentum": 1.0}, r"momentum must lie in \[0, 1\); got 1.0"),
-    ({"weight_decay": -1.0}, "weight_decay must be zero or more; got -1.0"),
+    ({"weight_decay": -1.0}, "weight_decay must be a finite number, zero or more; got -1.0"),
     ({"tangent": "x"}, "tangent must be"),
     ({"loss_and_grad": lambda p: (p[:, 0], p)}, r"of the interior ones, shape \(1, 2\); got \(3,"),
     ({"loss_and_grad": lambda p: (p[1:, 0], p[1:-1])}, r"of all pivots, shape \(3,\)"),

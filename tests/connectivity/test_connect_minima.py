@@ -305,14 +305,24 @@ BAD = {
         lambda: connect([frozen(1), frozen(1), frozen(2)], frozen(1)),
         r"minima\[0\] \(start\) and minima\[2\] \(end\): frozen parameters",
     ),
-    "budget": (lambda: connect(two(mlp), budget=0), "budget must be at least 1 pair.*got 0"),
+    "budget": (
+        lambda: connect(two(mlp), budget=0),
+        "budget must be a whole number, at least 1; got 0",
+    ),
     "half a pair": (lambda: connect(two(mlp), budget=1.5), "a whole number, .*got 1.5"),
     "first cycles": (
         lambda: connect(two(mlp)).suggest("early"),
         "'early' needs the first cycle of every pair.*suggest='bounded'",
     ),
+    "twice the same": (
+        lambda: connect(two(mlp)).path(1, 1),
+        "joins two different minima; got 1 twice. Take one of the pairs of .edges",
+    ),
     "rule": (lambda: connect(two(mlp), suggest="all"), "suggest must be one of .*got 'all'"),
-    "in flight": (lambda: connect(two(mlp), in_flight=0), "in_flight must be at least 1 .*got 0"),
+    "in flight": (
+        lambda: connect(two(mlp), in_flight=0),
+        "in_flight must be a whole number, at least 1; got 0",
+    ),
     "schedule": (lambda: connect(two(mlp), schedule="quick"), "schedule must be one of"),
     "executor": (lambda: connect(two(mlp), executor=len), r"must have submit\(.*got a builtin"),
     "early elsewhere": (
@@ -335,6 +345,8 @@ def test_bad_input(case):
 
 @pytest.mark.untyped
 def test_arguments_of_a_wrong_type():
+    with pytest.raises(ValueError, match="minima have numbers from 0 to 1; got 0 and '1'"):
+        connect(two(mlp)).path(0, "1")
     with pytest.raises(ValueError, match="at least 2 minima to connect; got 1"):
         connect(seeded(mlp, 1))
     with pytest.raises(TypeError, match="model must be a "):
@@ -367,7 +379,7 @@ def test_a_search_that_stops_after_a_cycle_goes_on_to_the_same_bits(tmp_path, ca
     assert not caplog.records
     assert same(search(tmp_path, until_cycle=9).path.pivots, whole.path.pivots)
     assert search(tmp_path).status is Status.FINISHED
-    with pytest.raises(ValueError, match="until_cycle must be at least 1, or None for all; got 0"):
+    with pytest.raises(ValueError, match="until_cycle must be a whole number, at least 1; got 0"):
         search(None, until_cycle=0)
 
 

@@ -38,11 +38,11 @@ SETTINGS = [
     ({"learning_rate": nan}, "learning_rate must be positive and finite; got nan"),
     ({"learning_rate": inf}, "learning_rate must be positive and finite; got inf"),
     ({"momentum": 1.0}, r"momentum must lie in \[0, 1\); got 1.0"),
-    ({"weight_decay": -0.1}, "weight_decay must be finite, zero or more; got -0.1"),
-    ({"weight_decay": inf}, "weight_decay must be finite, zero or more; got inf"),
-    ({"points": 1}, "points must be at least 2, the ends; got 1"),
-    ({"examples": 0}, "examples must be at least 1; got 0"),
-    ({"calibration": 0}, "calibration must be at least 1; got 0"),
+    ({"weight_decay": -0.1}, "weight_decay must be a finite number, zero or more; got -0.1"),
+    ({"weight_decay": inf}, "weight_decay must be a finite number, zero or more; got inf"),
+    ({"points": 1}, "points must be a whole number, at least 2; got 1"),
+    ({"examples": 0}, "examples must be a whole number, at least 1; got 0"),
+    ({"calibration": 0}, "calibration must be a whole number, at least 1; got 0"),
     ({"backend": "jit"}, "backend must be 'auto', 'vmap' or 'loop'; got 'jit'"),
 ]
 

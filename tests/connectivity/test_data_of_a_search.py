@@ -131,9 +131,9 @@ class Attention(nn.Module):
         return self.head(self.layer(inputs.view(-1, 2, 4)).mean(1))
 
 
-@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
-@pytest.mark.parametrize("backend", ["loop", "auto"])
+@pytest.mark.parametrize("backend", ["loop", "auto", "vmap"])
 def test_attention(backend):
+    """Torch's own words on what vmap runs one by one would be an error here."""
     fast = torch.backends.mha.get_fastpath_enabled()
     model, end = two(Attention)
     result = find_path(model, losses, class_batches(8), model, end, schedule=SHORT, backend=backend)

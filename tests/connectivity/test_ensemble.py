@@ -92,7 +92,7 @@ def test_networks_in_groups(monkeypatch):
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match="points must be at least 2, the ends; got 1"):
+    with pytest.raises(ValueError, match="points must be a whole number, at least 2; got 1"):
         line(points=1)
     with pytest.raises(ValueError, match="at least one batch.*got none"):
         line(tests=[])

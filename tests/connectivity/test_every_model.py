@@ -10,10 +10,7 @@ from torch.nn.functional import cross_entropy
 from lowland.connectivity import Cycle, Schedule, find_path, linear_path, recalibrate
 from small_networks import generators, same, snapshot
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::lowland.errors.NoEffectWarning"),
-    pytest.mark.filterwarnings("ignore:.*batching rule:UserWarning"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::lowland.errors.NoEffectWarning")
 
 QUICK = Schedule(
     (Cycle(10, 0.02, insert="equal", count=2), Cycle(5, 0.01, count=1)),

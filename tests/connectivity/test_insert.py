@@ -137,10 +137,10 @@ def test_density_stays_after_redistribution():
 
 def test_bad_numbers():
     path, weights = zigzag(3)
-    with pytest.raises(ValueError, match="count must be zero or more pivots per segment; got -1"):
+    with pytest.raises(ValueError, match="count must be a whole number, at least 0; got -1"):
         insert_equal(path, weights, -1)
     residuals = torch.ones(2, 1)
-    with pytest.raises(ValueError, match=r"zero or more; got count=-1, threshold=0.2"):
+    with pytest.raises(ValueError, match="count must be a whole number, at least 0; got -1"):
         insert_highest(path, weights, residuals, count=-1, threshold=0.2)
-    with pytest.raises(ValueError, match=r"zero or more; got count=1, threshold=-0.1"):
+    with pytest.raises(ValueError, match="threshold must be zero or more; got -0.1"):
         insert_highest(path, weights, residuals, count=1, threshold=-0.1)

@@ -181,12 +181,12 @@ def test_chunked_equals_unchunked(rows):
 def test_shards_add_up_to_the_single_process(world, monkeypatch):
     """What the processes compute, each alone, sums to what one computes; nine are too many."""
     copies, path, (inputs, target) = stack_and_path()
-    whole = stack.losses_and_grads(copies, path[1:-1], inputs, target)
+    whole = stack.losses_and_grads(copies, path[1:-1], inputs, target, weight_decay=0.1)
     shards = []
     for rank in range(world):
         monkeypatch.setattr(band, "rank_and_world", lambda rank=rank: (rank, world))
         monkeypatch.setattr(band, "all_sum", lambda tensor, device=None: tensor)
-        shards.append(band.sharded(copies, path[1:-1], inputs, target))
+        shards.append(band.sharded(copies, path[1:-1], inputs, target, weight_decay=0.1))
     for parts, expected in zip(zip(*shards, strict=True), whole, strict=True):
         assert_close(torch.stack(parts).sum(0), expected, rtol=0, atol=1e-12)
 

@@ -123,5 +123,7 @@ def length_of(ends, point):
 
 
 def test_springs_that_push():
-    with pytest.raises(ValueError, match="spring_constant must be zero or more, or None; got -1"):
+    with pytest.raises(
+        ValueError, match="spring_constant must be a finite number, zero or more; got -1"
+    ):
         replace(SHORT, spring_constant=-1.0)

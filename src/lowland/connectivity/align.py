@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lowland.connectivity.activations import correlate
 from lowland.connectivity.alignment import Alignment
+from lowland.connectivity.checks import refuse_no_batches, refuse_no_whole
 from lowland.connectivity.forward import Forward, find_symmetry
 from lowland.connectivity.permutations import Permutations, Symmetry, identity
 from lowland.connectivity.search import parameters, score, search
@@ -151,11 +152,9 @@ def checked(
         )
     if method not in METHODS:
         raise ValueError(f"method must be 'weights' or 'activations'; got {method!r}.")
-    if min(passes, examples) < 1:
-        raise ValueError(
-            f"passes and examples must be positive; got {passes} and {examples}. Take 100 and 2000."
-        )
+    refuse_no_whole(1, passes=passes, examples=examples)
     refuse_iterator(batches)
+    refuse_no_batches(batches=batches)
     states = [
         match_state(model, read_state(source), what)
         for source, what in ((start, "start"), (end, "end"))

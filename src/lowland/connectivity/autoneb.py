@@ -18,6 +18,7 @@ from lowland.connectivity.band import (
     known_backend,
     usable_backend,
 )
+from lowland.connectivity.checks import refuse_no_whole
 from lowland.connectivity.folder import load_cycle, open_search, save_cycle
 from lowland.connectivity.insert import (
     Inserted,
@@ -29,6 +30,7 @@ from lowland.connectivity.neb import Relaxed, relax
 from lowland.connectivity.path import Path, segment_lengths
 from lowland.connectivity.path_result import CycleResult, PathResult
 from lowland.connectivity.profile import Profile
+from lowland.connectivity.quiet import quiet_vmap
 from lowland.connectivity.schedule import Cycle, Schedule, schedule_named
 from lowland.connectivity.task import Task, make_task, refuse_bad_ends
 from lowland.errors import NoEffectWarning
@@ -107,7 +109,8 @@ def find_path(
         progress: True, False, None (only on a terminal), or a running progress display.
 
     Returns:
-        The path after the cycle with the lowest saddle; ``.status`` says how the run ended.
+        The path after the cycle with the lowest saddle, or after the climbing one of
+        ``Schedule(climb=True)``; ``.status`` says how the run ended.
 
     Raises:
         ValueError: If the ends do not fit, a batch or a setting is wrong, or an end has no finite
@@ -120,8 +123,8 @@ def find_path(
         Draxler et al., ICML 2018, Algorithms 1 and 2.
     """
     schedule = schedule_named(schedule)
-    if until_cycle is not None and until_cycle < 1:
-        raise ValueError(f"until_cycle must be at least 1, or None for all; got {until_cycle}.")
+    if until_cycle is not None:  # all
+        refuse_no_whole(1, until_cycle=until_cycle)
     schedule = replace(
         schedule,
         tangent=tangent or schedule.tangent,
@@ -152,7 +155,7 @@ def find_path(
         cycles, path, status, message = run_cycles(
             task, schedule, backend, folder, display, until_cycle or len(schedule.cycles)
         )
-    best = lowest(cycles)
+    best = chosen(cycles, schedule)
     profile, began = best.profile, perf_counter()
     if status is not Status.INTERRUPTED:
         try:
@@ -185,15 +188,22 @@ def find_path(
     return result
 
 
-def lowest(cycles: list[CycleResult]) -> CycleResult:
-    """The first cycle with the lowest saddle."""
+def chosen(cycles: list[CycleResult], schedule: Schedule) -> CycleResult:
+    """The first cycle with the lowest saddle, or the last one if it has climbed."""
+    if climbs(schedule, cycles[-1].number) and cycles[-1].status is Status.FINISHED:
+        return cycles[-1]
     return min(cycles, key=lambda cycle: cycle.profile.saddle())
+
+
+def climbs(schedule: Schedule, number: int) -> bool:
+    """Whether the highest pivot of a cycle climbs."""
+    return schedule.climb and number == len(schedule.cycles)
 
 
 def run_cycles(
     task: Task, schedule: Schedule, backend: str, folder: FilePath | None, display: Any, until: int
 ) -> tuple[list[CycleResult], Path, Status, str]:
-    """Do the cycles that are not on disk yet; give all, and the path of the lowest."""
+    """Do the cycles that are not on disk yet; give all, and the path of the chosen one."""
     path = best = task.line()
     cycles = [straight(task, schedule, "loop" if backend == "auto" else backend)]
     if task.distance == 0:
@@ -219,7 +229,7 @@ def run_cycles(
                 save_cycle(folder, *found)
             result, path = found
             cycles.append(result)
-            if lowest(cycles) is result:
+            if chosen(cycles, schedule) is result:
                 best = path
             if result.status is not Status.FINISHED:
                 return cycles, best, result.status, result.message
@@ -256,6 +266,7 @@ def straight(task: Task, schedule: Schedule, backend: str) -> CycleResult:
     )
 
 
+@quiet_vmap()
 def run_cycle(
     task: Task,
     schedule: Schedule,
@@ -342,6 +353,7 @@ def relax_from(
         "momentum": schedule.momentum,
         "tangent": schedule.tangent,
         "spring_constant": schedule.spring_constant,
+        "climb": climbs(schedule, number),
     }
     trapped = False
     if number == 1:  # later cycles start from a path that has left its symmetry

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lowland.connectivity.quiet import quiet_vmap
 from lowland.connectivity.stack import Stack, losses_and_grads, per_example
 from lowland.errors import FallbackWarning, UnsupportedModelError
 from lowland.training import (
@@ -91,14 +92,15 @@ def band_of(
     def together(path: Float[Tensor, "pivots params"]) -> tuple[Tensor, Tensor]:
         inputs, target = next(stream)
         if stack.backend == "vmap" and not stack.statistics_move:  # two more rows cost less
-            losses, grads = sharded(stack, path, inputs, target, room(path))  # than a pass apart
-            return losses, decayed(path, grads[1:-1])
+            everything = room(path)  # than a pass apart
+            losses, grads = sharded(stack, path, inputs, target, everything, weight_decay)
+            return losses, grads[1:-1]
         inner = path[1:-1]
-        losses, grads = sharded(stack, inner, inputs, target, room(inner))
+        losses, grads = sharded(stack, inner, inputs, target, room(inner), weight_decay)
         with autocast(path.device, stack.precision):
             ends = per_example(stack, path[:: len(path) - 1], inputs, target)[0]
         ends = ends.to(losses.dtype).mean(1)
-        return torch.cat([ends[:1], losses, ends[1:]]), decayed(path, grads)
+        return torch.cat([ends[:1], losses, ends[1:]]), grads
 
     def apart(path: Float[Tensor, "pivots params"]) -> tuple[Tensor, Tensor]:
         losses, grads = path.new_empty(len(path)), torch.empty_like(path[1:-1])
@@ -111,31 +113,32 @@ def band_of(
             else:
                 one = slice(row, row + 1)
                 losses[one], grads[row - 1 : row] = losses_and_grads(
-                    stack, path[one], inputs, target
+                    stack, path[one], inputs, target, weight_decay=weight_decay
                 )
-        return losses, decayed(path, grads)
-
-    def decayed(path: Tensor, grads: Tensor) -> Tensor:
-        if weight_decay:
-            moving = slice(None, stack.params.size)
-            grads[:, moving].add_(path[1:-1, moving], alpha=weight_decay)
-        return grads
+        return losses, grads
 
     return together if shared_batch else apart
 
 
 def sharded(
-    stack: Stack, inner: Tensor, inputs: Any, target: Any, out: Tensor | None = None
+    stack: Stack,
+    inner: Tensor,
+    inputs: Any,
+    target: Any,
+    out: Tensor | None = None,
+    weight_decay: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Share the pivots out over the processes, and give every process all results."""
     rank, world = rank_and_world()
     if world == 1:
-        return losses_and_grads(stack, inner, inputs, target, out)
+        return losses_and_grads(stack, inner, inputs, target, out, weight_decay)
     mine = slice(rank, None, world)
     own = inner[mine].clone()
     losses, grads = inner.new_zeros(len(inner)), torch.zeros_like(inner)
     if len(own):
-        losses[mine], grads[mine] = losses_and_grads(stack, own, inputs, target)
+        losses[mine], grads[mine] = losses_and_grads(
+            stack, own, inputs, target, weight_decay=weight_decay
+        )
     if stack.statistics_move:  # each process has moved those of its own pivots
         moved = torch.zeros_like(inner)
         moved[mine] = own
@@ -209,6 +212,7 @@ def known_backend(backend: str) -> str:
     return backend
 
 
+@quiet_vmap()
 def faster_backend(
     stack: Stack, inner: Float[Tensor, "interior params"], batch: tuple[Any, Any]
 ) -> str:
@@ -260,6 +264,7 @@ def seconds_of(stack: Stack, inner: Tensor, batch: tuple[Any, Any]) -> float:
     return min(times)
 
 
+@quiet_vmap()
 def why_not_vmap(stack: Stack, rows: Tensor, batch: tuple[Any, Any]) -> str | None:
     """Try one batched step; name the layer that refused and its reason."""
     entered: list[str] = []

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from math import inf
-from numbers import Integral
 from pathlib import Path as FilePath
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lowland.connectivity.band import known_backend, usable_backend
+from lowland.connectivity.checks import refuse_no_whole
 from lowland.connectivity.edge import Edge, name_of
 from lowland.connectivity.graph import spanning_tree
 from lowland.connectivity.landscape import Landscape
@@ -190,8 +190,7 @@ def flight(executor: Any, in_flight: int | None) -> int:
         refuse_executor(executor, rank_and_world()[1])
     if in_flight is None:
         return 1 if executor is None else getattr(executor, "_max_workers", None) or IN_FLIGHT
-    if in_flight < 1:
-        raise ValueError(f"in_flight must be at least 1 pair; got {in_flight}.")
+    refuse_no_whole(1, in_flight=in_flight)
     return in_flight
 
 
@@ -206,10 +205,8 @@ def refuse_company(suggest: str, executor: Any, world: int) -> None:
 
 def refuse_settings(budget: int | None, suggest: str) -> None:
     """Refuse what no exploration can be made with."""
-    if budget is not None and not (isinstance(budget, Integral) and budget >= 1):
-        raise ValueError(
-            f"budget must be at least 1 pair, a whole number, or None for no limit; got {budget}."
-        )
+    if budget is not None:  # no limit
+        refuse_no_whole(1, budget=budget)
     if suggest not in RULES:
         raise ValueError(f"suggest must be one of {', '.join(map(repr, RULES))}; got {suggest!r}.")
 

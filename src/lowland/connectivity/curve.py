@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lowland.connectivity.band import chosen_backend, known_backend
 from lowland.connectivity.bends import as_polyline, straight_control
+from lowland.connectivity.checks import refuse_no_whole
 from lowland.connectivity.descent import begin_or_resume, descend
 from lowland.connectivity.fit import Descent, Fit
 from lowland.connectivity.folder import open_search
@@ -103,13 +104,8 @@ def fit_curve(
         Garipov et al., NeurIPS 2018, arXiv 1802.10026.
     """
     descent = Descent(kind, bends, steps, learning_rate, momentum, weight_decay)
-    for name, value, least in (
-        ("points", points, "2, the ends"),
-        ("examples", examples, "1"),
-        ("calibration", calibration, "1"),
-    ):
-        if value < int(least[0]):
-            raise ValueError(f"{name} must be at least {least}; got {value}.")
+    refuse_no_whole(2, points=points)  # the ends
+    refuse_no_whole(1, examples=examples, calibration=calibration)
     known_backend(backend)
     task = make_task(
         model,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lowland.connectivity.bends import curve_weights
 from lowland.connectivity.fit import STEPS_BETWEEN_CHECKS, Descent, Fit, fit_step, rest_of_pass
+from lowland.connectivity.quiet import quiet_vmap
 from lowland.connectivity.stack import losses_and_grads
 from lowland.connectivity.task import Task
 from lowland.results import Status
@@ -59,6 +60,7 @@ def begin_or_resume(
     return Fit.begin(line, perturbed=trapped)
 
 
+@quiet_vmap()
 def is_trapped(task: Task, line: Float[Tensor, "control params"]) -> bool:
     """Whether no force leads aside from a straight line that has a hill: a symmetric start."""
     if not task.distance:
@@ -74,6 +76,7 @@ def is_trapped(task: Task, line: Float[Tensor, "control params"]) -> bool:
     return bool(higher & (aside.abs().max() <= small * grads.abs().max()))
 
 
+@quiet_vmap()
 def descend(
     task: Task, descent: Descent, fit: Fit, folder: FilePath | None, bar: Any
 ) -> tuple[Status, str]:

@@ -10,9 +10,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lowland.connectivity.band import chosen_backend
+from lowland.connectivity.checks import refuse_no_batches, refuse_no_whole
 from lowland.connectivity.evaluate import refuse_other
 from lowland.connectivity.path import Path
 from lowland.connectivity.plane import has_statistics
+from lowland.connectivity.quiet import quiet_vmap
 from lowland.connectivity.stack import Stack, forward_rows, recalibrated
 from lowland.connectivity.task import Task, make_task
 from lowland.params import call_at
@@ -109,8 +111,8 @@ def measure_ensemble(
         averages the same probabilities); points along a path are ours.
     """
     refuse_other(path)
-    if points < 2:
-        raise ValueError(f"points must be at least 2, the ends; got {points}.")
+    refuse_no_whole(2, points=points)  # the ends
+    refuse_no_batches(test_batches=test_batches)
     task = make_task(
         model,
         loss_fn,
@@ -132,6 +134,7 @@ def measure_ensemble(
     return summed_up(task, path, t, tests, task.stack.with_backend(backend))
 
 
+@quiet_vmap()
 def summed_up(
     task: Task, path: Path, t: list[float], tests: list[tuple[Any, Any]], stack: Stack
 ) -> Ensemble:

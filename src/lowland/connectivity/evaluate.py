@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lowland.connectivity.checks import refuse_no_whole
 from lowland.connectivity.path import Path
 from lowland.connectivity.profile import Profile
 from lowland.connectivity.stack import recalibrated
@@ -61,6 +62,7 @@ def measure_path(
         The specification's section 4, row 5.
     """
     refuse_other(path)
+    refuse_no_whole(0, samples=samples)
     task = make_task(
         model,
         loss_fn,

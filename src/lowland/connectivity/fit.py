@@ -2,8 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from math import isfinite
-from numbers import Integral
 from typing import Any
 
 import torch
@@ -11,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lowland.connectivity.bends import known_kind
+from lowland.connectivity.checks import refuse_no_number, refuse_no_rate, refuse_no_whole
 from lowland.training import as_pair, batch_count, to_device
 from lowland.training.seeds import rng_states, set_rng_states
 
@@ -44,18 +43,12 @@ class Descent:
 
     def __post_init__(self):
         known_kind(self.kind)
-        for name, least in (("bends", 1), ("steps", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, Integral) or value < least:
-                raise ValueError(f"{name} must be a whole number, at least {least}; got {value}.")
-        if not (self.learning_rate > 0 and isfinite(self.learning_rate)):
-            raise ValueError(
-                f"learning_rate must be positive and finite; got {self.learning_rate}."
-            )
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum must lie in [0, 1); got {self.momentum}.")
-        if not (self.weight_decay >= 0 and isfinite(self.weight_decay)):
-            raise ValueError(f"weight_decay must be finite, zero or more; got {self.weight_decay}.")
+        refuse_no_whole(1, bends=self.bends)
+        refuse_no_whole(0, steps=self.steps)
+        refuse_no_rate(self.learning_rate)
+        refuse_no_number(momentum=self.momentum, weight_decay=self.weight_decay)
+        if not self.momentum < 1:
+            raise ValueError(f"momentum must lie in [0, 1); got {self.momentum}. Take 0.9.")
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""

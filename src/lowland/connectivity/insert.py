@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lowland.connectivity.checks import refuse_no_whole
+
 __all__ = ["Inserted", "insert_equal", "insert_highest", "insertion_residuals"]
 
 
@@ -67,8 +69,7 @@ def insert_equal(
     Raises:
         ValueError: If ``count`` is negative.
     """
-    if count < 0:
-        raise ValueError(f"count must be zero or more pivots per segment; got {count}.")
+    refuse_no_whole(0, count=count)
     alpha = torch.arange(count + 1, dtype=path.dtype, device=path.device) / (count + 1)
     points = torch.lerp(path[:-1, None], path[1:, None], alpha[None, :, None]).flatten(0, 1)
     return torch.cat([points, path[-1:]]), weights.repeat_interleave(count + 1) / (count + 1)
@@ -100,10 +101,9 @@ def insert_highest(
     Raises:
         ValueError: If ``count`` or ``threshold`` is negative.
     """
-    if count < 0 or threshold < 0:
-        raise ValueError(
-            f"count and threshold must be zero or more; got count={count}, threshold={threshold}."
-        )
+    refuse_no_whole(0, count=count)
+    if not threshold >= 0:
+        raise ValueError(f"threshold must be zero or more; got {threshold}. Take 0.2.")
     samples = residuals.shape[1]
     if samples == 0 or count == 0:
         return path, weights, ()

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf, nan
+from numbers import Integral
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -144,8 +145,9 @@ class Landscape:
     def check(self, a: int, b: int) -> None:
         """Refuse a number that no minimum has."""
         count = len(self.losses)
-        if not (0 <= a < count and 0 <= b < count):
-            raise ValueError(f"minima have numbers from 0 to {count - 1}; got {a} and {b}.")
+        whole = isinstance(a, Integral) and isinstance(b, Integral)
+        if not (whole and 0 <= a < count and 0 <= b < count):
+            raise ValueError(f"minima have numbers from 0 to {count - 1}; got {a!r} and {b!r}.")
 
     def mean_saddle(self, metric: str = "train_loss") -> float:
         """Average of a saddle over the tree of training losses, as in the paper's tables.
@@ -199,6 +201,11 @@ class Landscape:
             ValueError: If the pair was not tried.
         """
         self.check(a, b)
+        if a == b:
+            raise ValueError(
+                f"a path joins two different minima; got {a} twice. Take one of the pairs of "
+                ".edges."
+            )
         pair = min(a, b), max(a, b)
         if pair not in {(edge.a, edge.b) for edge in self.edges}:
             way = self.route(a, b)

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lowland.connectivity.band import chosen_backend, known_backend
+from lowland.connectivity.checks import refuse_no_whole
 from lowland.connectivity.folder import open_search
 from lowland.connectivity.path_result import PathResult
 from lowland.connectivity.task import make_task
@@ -68,6 +69,7 @@ def linear_path(
         ValueError: If the ends do not fit, or a batch or a setting is wrong.
     """
     began = perf_counter()
+    refuse_no_whole(0, samples=samples)
     task = make_task(
         model,
         loss_fn,

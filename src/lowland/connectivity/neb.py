@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lowland.connectivity.checks import refuse_no_number, refuse_no_rate, refuse_no_whole
 from lowland.connectivity.path import segment_lengths
 from lowland.connectivity.sweep import descend, slide
 from lowland.connectivity.tangent import project, tangent_mix, tangents
@@ -103,7 +104,7 @@ def relax(
         Draxler et al., ICML 2018, Algorithm 1, Eq. E3 to E7 and E10 of the specification; the
         climbing pivot is Henkelman, Uberuaga and Jonsson, J. Chem. Phys. 113, 9901 (2000).
     """
-    check_arguments(path, weights, steps, learning_rate, momentum, weight_decay)
+    check_arguments(path, weights, steps, learning_rate, momentum, weight_decay, spring_constant)
     if climb and spring_constant is None:
         raise ValueError(
             "climb=True needs a spring_constant: redistribution would move the climbing pivot back."
@@ -166,6 +167,7 @@ def check_arguments(
     learning_rate: float,
     momentum: float,
     weight_decay: float,
+    spring_constant: float | None,
 ) -> None:
     """Refuse what the band cannot be relaxed with."""
     if path.ndim != 2 or len(path) < 3:
@@ -178,14 +180,13 @@ def check_arguments(
             f"weights must hold a positive share for each of the {len(path) - 1} segments; "
             f"got {weights.tolist()}."
         )
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1; got {steps}.")
-    if not learning_rate > 0:
-        raise ValueError(f"learning_rate must be positive; got {learning_rate}.")
-    if not 0 <= momentum < 1:
-        raise ValueError(f"momentum must lie in [0, 1); got {momentum}.")
-    if not weight_decay >= 0:
-        raise ValueError(f"weight_decay must be zero or more; got {weight_decay}.")
+    refuse_no_whole(1, steps=steps)
+    refuse_no_rate(learning_rate)
+    refuse_no_number(momentum=momentum, weight_decay=weight_decay)
+    if spring_constant is not None:
+        refuse_no_number(spring_constant=spring_constant)
+    if not momentum < 1:
+        raise ValueError(f"momentum must lie in [0, 1); got {momentum}. Take 0.9.")
 
 
 def check_shapes(path: Tensor, losses: Tensor, grads: Tensor) -> None:

@@ -70,7 +70,7 @@ class PathResult:
         profile: Losses and errors along it, on all data that was to be reported on; after an
             interruption on the deciding examples only.
         cycles: How it came about, the straight line first; empty for a straight line.
-        best_cycle: The cycle the path is from: the one with the lowest saddle.
+        best_cycle: The cycle the path is from: the one with the lowest saddle, or the climbing one.
         distance: Euclidean distance of the ends.
         status: How the run ended.
         message: More about the status, or empty.

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lowland.connectivity.band import chosen_backend
+from lowland.connectivity.checks import refuse_no_number, refuse_no_whole
 from lowland.connectivity.path import Path
 from lowland.connectivity.profile import measure_points
 from lowland.connectivity.task import make_task
@@ -75,8 +76,8 @@ def measure_plane(
     Source:
         Draxler et al., ICML 2018, Figure 1.
     """
-    if resolution < 2:
-        raise ValueError(f"resolution must be at least 2 grid points; got {resolution}.")
+    refuse_no_whole(2, resolution=resolution)
+    refuse_no_number(margin=margin)
     task = make_task(
         model,
         loss_fn,

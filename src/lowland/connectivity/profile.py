@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lowland.connectivity.path import arc_fractions, points_between
+from lowland.connectivity.quiet import quiet_vmap
 from lowland.connectivity.stack import Stack, per_example, recalibrated
 from lowland.training import (
     all_sum,
@@ -148,6 +149,7 @@ def measure_profile(
     return Profile(t.cpu().double(), train_loss, train_error, *(test[0] if test else ()))
 
 
+@quiet_vmap()
 def measure_points(
     stack: Stack,
     points_of: Callable[[range], Float[Tensor, "points params"]],

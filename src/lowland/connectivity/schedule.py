@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 from math import inf
-from numbers import Integral
+from numbers import Integral, Real
+
+from lowland.connectivity.checks import refuse_no_number, refuse_no_whole
 
 __all__ = ["SCHEDULES", "Cycle", "Schedule", "laptop", "official", "paper", "schedule_named"]
 
@@ -26,7 +28,7 @@ class Cycle:
 
     def __post_init__(self):
         whole = isinstance(self.steps, Integral) and isinstance(self.count, Integral)
-        finite = 0 < self.learning_rate < inf
+        finite = isinstance(self.learning_rate, Real) and 0 < self.learning_rate < inf
         if not (whole and finite) or self.steps < 1 or self.count < 0:
             raise ValueError(
                 "a cycle needs whole numbers steps >= 1 and count >= 0, and a finite "
@@ -57,6 +59,9 @@ class Schedule:
             ``"interpolate"`` moves them as coordinates, as the published code does.
         spring_constant: Stiffness of springs that hold the pivots apart, in units of loss per
             squared distance, for comparison; None redistributes them, as the paper does.
+        climb: Whether in the last cycle the highest pivot climbs along the path to the saddle
+            itself, without springs on it. That cycle is then the result, be its saddle the lowest
+            or not. Needs a spring constant.
     """
 
     cycles: tuple[Cycle, ...]
@@ -70,6 +75,7 @@ class Schedule:
     tangent: str = "paper"
     batch_norm: str = "recalibrate"
     spring_constant: float | None = None
+    climb: bool = False
 
     def __post_init__(self):
         if not self.cycles or self.cycles[0].insert != "equal" or self.cycles[0].count < 1:
@@ -85,21 +91,23 @@ class Schedule:
             raise ValueError(
                 f"batch_norm must be 'recalibrate' or 'interpolate'; got {self.batch_norm!r}."
             )
-        if self.spring_constant is not None and not self.spring_constant >= 0:
+        if self.climb and self.spring_constant is None:
             raise ValueError(
-                f"spring_constant must be zero or more, or None; got {self.spring_constant}."
+                "climb=True needs a spring_constant: redistribution would move the climbing pivot "
+                "back; got None. Pass spring_constant=0.0 or more."
             )
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum must lie in [0, 1); got {self.momentum}.")
-        for name, least in (
-            ("weight_decay", 0),
-            ("threshold", 0),
-            ("samples", 0),
-            ("examples", 1),
-            ("calibration", 1),
-        ):
-            if not getattr(self, name) >= least:
-                raise ValueError(f"{name} must be at least {least}; got {getattr(self, name)}.")
+        if self.spring_constant is not None:
+            refuse_no_number(spring_constant=self.spring_constant)
+        refuse_no_number(weight_decay=self.weight_decay, momentum=self.momentum)
+        if not self.momentum < 1:
+            raise ValueError(f"momentum must lie in [0, 1); got {self.momentum}. Take 0.9.")
+        if not (isinstance(self.threshold, Real) and self.threshold >= 0):
+            raise ValueError(
+                f"threshold must be a number, zero or more (inf inserts nothing); got "
+                f"{self.threshold!r}."
+            )
+        refuse_no_whole(0, samples=self.samples)
+        refuse_no_whole(1, examples=self.examples, calibration=self.calibration)
 
     @property
     def steps(self) -> int:

@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.func import vmap
+from torch.func import functional_call, vmap
 
 from lowland.connectivity.memory import Room, in_chunks
-from lowland.params import Layout, call_at
+from lowland.params import Layout, with_ties
 from lowland.training import (
     autocast,
     batch_count,
@@ -76,6 +77,21 @@ class Stack:
         """What each coordinate of a vector is."""
         return self.params + self.statistics if self.statistics_move else self.params
 
+    @cached_property
+    def sources(self) -> dict[str, str]:
+        """Under which name of ``params`` or ``fixed`` each tensor of the model is given."""
+        marks = {name: torch.empty(0) for name in (*self.params.names, *self.fixed)}
+        names = {id(mark): name for name, mark in marks.items()}
+        return {name: names[id(mark)] for name, mark in with_ties(self.model, marks).items()}
+
+    def output(self, named: Mapping[str, Tensor], inputs: Any) -> Any:
+        """Run the network, as :func:`lowland.params.call_at` does, with ties looked up once."""
+        given = {name: named[source] for name, source in self.sources.items()}
+        if isinstance(inputs, Mapping):
+            return functional_call(self.model, given, (), dict(inputs), tie_weights=False)
+        arguments = tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
+        return functional_call(self.model, given, arguments, tie_weights=False)
+
     def with_backend(self, backend: str) -> "Stack":
         """The same copies, run another way."""
         return replace(self, backend=backend)
@@ -88,6 +104,7 @@ def losses_and_grads(
     inputs: Any,
     target: Any,
     out: Float[Tensor, "rows params"] | None = None,
+    weight_decay: float = 0.0,
 ) -> tuple[Float[Tensor, " rows"], Float[Tensor, "rows params"]]:
     """Mean loss of every copy on one batch, and its gradient.
 
@@ -100,6 +117,8 @@ def losses_and_grads(
         inputs: The batch, the same for all copies.
         target: Its targets.
         out: Is given the gradients; zero where nothing has a gradient.
+        weight_decay: Adds ``weight_decay`` times the parameters to the gradients; the losses and
+            statistics that are coordinates leave it out.
 
     Returns:
         Losses and gradients.
@@ -107,20 +126,26 @@ def losses_and_grads(
 
     def loss(params: dict, norms: dict, fixed: dict) -> tuple[Tensor]:
         with autocast(vectors.device, stack.precision):
-            output = call_at(stack.model, params | norms | fixed, inputs)
+            output = stack.output(params | norms | fixed, inputs)
             each = checked_losses(stack.loss_fn, output, target)
         return (each.to(torch.promote_types(each.dtype, torch.float32)).mean(),)
 
     losses = vectors.new_empty(len(vectors))
     grads = torch.zeros_like(vectors) if out is None else out
+    moving = slice(None, stack.params.size)
 
     def some(rows: slice | int) -> None:
         params, norms, fixed = named_rows(stack, vectors[rows])
         leaves = {name: view.detach().requires_grad_() for name, view in params.items()}
         (each,) = run_rows(stack, loss, leaves, norms, fixed)
         parts = torch.autograd.grad(each.sum(), list(leaves.values()), materialize_grads=True)
-        flat = [part.reshape((*each.shape, -1)) for part in parts]
-        torch.cat(flat, dim=-1, out=grads[rows, : stack.params.size])
+        place, point = grads[rows, moving], vectors[rows, moving]
+        if stack.backend == "vmap":  # parts are transposed: each is read once, not twice
+            spread(stack, parts, point, weight_decay, place)
+        else:
+            torch.cat([part.reshape(-1) for part in parts], out=place)
+            if weight_decay:
+                place.add_(point, alpha=weight_decay)
         losses[rows] = each.detach().to(losses.dtype)
         if stack.statistics_move:
             moved = [norms[name].reshape((*each.shape, -1)) for name in stack.statistics.names]
@@ -128,6 +153,23 @@ def losses_and_grads(
 
     over_rows(stack, len(vectors), target, some)
     return losses, grads
+
+
+@torch.no_grad()
+def spread(
+    stack: Stack,
+    parts: Sequence[Tensor],
+    points: Float[Tensor, "rows params"],
+    weight_decay: float,
+    out: Float[Tensor, "rows params"],
+) -> None:
+    """Write the gradient of each tensor to its place, weight decay included."""
+    views = stack.params.views(out).values(), stack.params.views(points).values()
+    for place, point, part in zip(*views, parts, strict=True):
+        if weight_decay:
+            torch.add(part, point, alpha=weight_decay, out=place)
+        else:
+            place.copy_(part)
 
 
 def per_example(
@@ -155,7 +197,7 @@ def per_example(
     """
 
     def run(params: dict, norms: dict, fixed: dict) -> tuple[Tensor, ...]:
-        output = call_at(stack.model, params | norms | fixed, inputs)
+        output = stack.output(params | norms | fixed, inputs)
         losses = checked_losses(stack.loss_fn, output, target)
         wrong = mistakes(output, target)
         return (losses,) if wrong is None else (losses, wrong)
@@ -188,7 +230,7 @@ def recalibrated(
         seen += batch_count(batch[1])
 
         def run(params: dict, norms: dict, fixed: dict, inputs: Any = batch[0]) -> tuple[Tensor]:
-            call_at(stack.model, params | norms | fixed, inputs)
+            stack.output(params | norms | fixed, inputs)
             return (torch.zeros(()),)
 
         with mode(stack.model, norm_trains=True, momentum=batch_count(batch[1]) / seen):
@@ -224,7 +266,8 @@ def run_rows(
 ) -> tuple[Tensor, ...]:
     """Run some rows as one batched network, or a single row, without its axis, as it is."""
     if stack.backend == "vmap":
-        return vmap(run, in_dims=(0, 0, None), randomness="same")(params, norms, fixed)
+        work = partial(run, fixed=fixed)
+        return vmap(work, randomness="same")(params, norms)
     return run(params, norms, fixed)
 
 

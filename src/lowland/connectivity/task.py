@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lowland.connectivity.checks import refuse_no_batches, refuse_no_whole
 from lowland.connectivity.ends import read_ends
 from lowland.connectivity.path import Path
 from lowland.connectivity.profile import Profile, measure_profile
@@ -123,13 +124,17 @@ def make_task(
 
     Raises:
         TypeError: If the model is no module.
-        ValueError: If the ends do not fit, or there is no batch.
+        ValueError: If the ends do not fit, there is no batch, or a number is wrong.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(
             f"model must be a torch.nn.Module, the architecture; got a {type(model).__name__}. "
             "Checkpoints belong into start and end."
         )
+    refuse_no_whole(1, examples=examples, calibration=calibration)
+    refuse_no_batches(batches=batches)
+    given = {"evaluation_batches": evaluation_batches, "test_batches": test_batches}
+    refuse_no_batches(**{name: data for name, data in given.items() if data is not None})
     for data in (batches, evaluation_batches, test_batches):
         refuse_iterator(data)
     stack, a, b = read_ends(model, loss_fn, start, end, batch_norm=batch_norm)
