@@ -1,0 +1,257 @@
+"""A model whose binary and ternary weights are packed: run it, save it, load it, take it apart."""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lowland.control.packing.choose import Formats, check_formats, choose_format
+from lowland.control.packing.file import read_packed, write_packed
+from lowland.control.packing.layers import PackedLayer
+from lowland.control.packing.norms import replace
+from lowland.control.packing.program import Program, write_program
+from lowland.control.packing.rebuild import PROJECTIONS, built_layers, described_layers
+from lowland.control.packing.replace import is_packable
+from lowland.control.packing.summary import Summary, summarize
+from lowland.control.packing.unpack import unpacked
+from lowland.errors import CheckpointError, UnsupportedModelError
+from lowland.training.checkpoints import differences, tied
+
+__all__ = ["PackedModel", "load_packed"]
+
+
+class PackedModel(nn.Module):
+    """A model with packed weights, for inference; made by :func:`lowland.control.pack`.
+
+    It is called like the model it came from. Gradients reach its inputs, not its weights.
+
+    Args:
+        network: The model, with packed layers in the place of those that could be packed.
+        reasons: Why other layers of a packable kind are not, by path.
+
+    Attributes:
+        network: As given.
+
+    Source:
+        Specification section 9.
+    """
+
+    def __init__(self, network: nn.Module, reasons: Mapping[str, str] | None = None):
+        super().__init__()
+        for module in network.modules():
+            if hasattr(module, "use_nested_tensor"):
+                vars(module)["use_nested_tensor"] = False  # it would read float weights
+        self.network = network
+        self.reasons = dict(reasons or {})
+        self.eval()
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model.
+
+        Args:
+            *args: What the model takes.
+            **kwargs: Likewise, by name.
+
+        Returns:
+            What the model returns.
+        """
+        return self.network(*args, **kwargs)
+
+    def train(self, mode: bool = True) -> "PackedModel":
+        """Stay in evaluation mode.
+
+        Args:
+            mode: False, as :meth:`eval` passes it.
+
+        Returns:
+            The model.
+
+        Raises:
+            UnsupportedModelError: If asked to train.
+        """
+        if mode:
+            raise UnsupportedModelError(
+                "a packed model is for inference; train() was called. Train the model it was made "
+                "of, then pack that again."
+            )
+        return super().train(False)
+
+    def bytes(self) -> int:
+        """Count what the model holds: packed weights, factors, and all that stayed float."""
+        held = {id(t): t for t in [*self.parameters(), *self.buffers()]}
+        return sum(tensor.numel() * tensor.element_size() for tensor in held.values())
+
+    def change_formats(self, formats: Formats) -> "PackedModel":
+        """Hold the same weights in other formats, in place.
+
+        Args:
+            formats: As for :func:`lowland.control.pack`: ``"time"`` to run, ``"size"`` to keep.
+
+        Returns:
+            The model.
+        """
+        layers = {path: m for path, m in self.named_layers() if isinstance(m, PackedLayer)}
+        check_formats(formats, layers)
+        done: set[int] = set()
+        for path, layer in layers.items():
+            if id(layer.packed) not in done:
+                signs = layer.packed.decode()
+                layer.packed.change_format(choose_format(signs, path, formats, layer))
+                done.add(id(layer.packed))
+        return self
+
+    def save(self, file: str | Path) -> Path:
+        """Write the model as one ``.safetensors`` file, atomically.
+
+        The file runs without the model's code where ``torch.fx`` can follow it; else
+        :func:`load_packed` asks for the model. It can be read with numpy alone.
+
+        Args:
+            file: Where to.
+
+        Returns:
+            The file.
+        """
+        named = dict(self.named_layers())
+        tensors = {f"{path}.{name}" if path else name: tensor
+                   for path, module in named.items()
+                   for name, tensor in own_tensors(module)}  # fmt: skip
+        aliases = tied(tensors)
+        steps = self.steps()
+        header = {
+            **described_layers(named),
+            "aliases": aliases,
+            "program": None if steps is None else {"steps": steps},
+            "model": type(self.network).__name__,
+            "reasons": self.reasons,
+        }
+        kept = {name: tensor for name, tensor in tensors.items() if name not in aliases}
+        return write_packed(file, header, kept)
+
+    def named_layers(self) -> list[tuple[str, nn.Module]]:
+        """Name all modules, under all of their names, as the model it came from does."""
+        return list(self.network.named_modules(remove_duplicate=False))
+
+    def steps(self) -> list[list[Any]] | None:
+        """Write the forward pass as plain values, if it can be."""
+        if isinstance(self.network, Program):
+            return self.network.steps
+        return write_program(self.network)
+
+    def summary(self) -> Summary:
+        """Say per layer what is held: see :func:`lowland.control.summary`."""
+        return summarize(dict(self.named_layers()), self.reasons)
+
+    def unpack(self) -> nn.Module:
+        """Make a float network of torch's own layers that computes the same.
+
+        Returns:
+            A copy; it is what exporters take.
+        """
+        return unpacked(self.network)
+
+
+def as_network(model: nn.Module) -> nn.Module:
+    """Hold a model that is itself one layer inside another, so that it can be replaced.
+
+    Args:
+        model: The user's model.
+
+    Returns:
+        A network in which every layer has a parent.
+    """
+    if isinstance(model, nn.MultiheadAttention | nn.Bilinear):
+        return Alone(model)  # a sequence takes one input
+    return nn.Sequential(model) if is_packable(model) else model
+
+
+class Alone(nn.Module):
+    """A layer that is the whole model, whatever it takes."""
+
+    def __init__(self, layer: nn.Module):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the layer."""
+        return self.layer(*args, **kwargs)
+
+
+def own_tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """Name the parameters and buffers that a module itself holds, lasting or not."""
+    held = {**module._parameters, **module._buffers}
+    return [(name, tensor.detach()) for name, tensor in held.items() if tensor is not None]
+
+
+def load_packed(
+    file: str | Path, model: nn.Module | None = None, *, formats: Formats | None = None
+) -> PackedModel:
+    """Load a packed model; no code comes from the file.
+
+    Args:
+        file: A file of :meth:`PackedModel.save`.
+        model: The model it was made of, with any weights; needed where the file does not hold
+            the forward pass. It is not touched.
+        formats: Other formats to hold the weights in, as for :func:`lowland.control.pack`; None
+            for those of the file.
+
+    Returns:
+        The packed model, on the CPU.
+
+    Raises:
+        CheckpointError: If the file is damaged, or does not fit the model, or holds no forward
+            pass and no model is given.
+
+    Source:
+        Ours.
+    """
+    header, tensors = read_packed(file)
+    try:
+        tensors |= {name: tensors[first] for name, first in header["aliases"].items()}
+        reasons = {str(path): str(reason) for path, reason in header["reasons"].items()}
+        steps = None if header["program"] is None else list(header["program"]["steps"])
+        name = str(header["model"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{file} must describe a packed model; {error!r} came.") from error
+    layers = built_layers(header, tensors)
+    if model is not None:
+        network = filled(as_network(deepcopy(model)), layers, tensors)
+    elif steps is not None:
+        network = Program(steps, layers, tensors)
+    else:
+        raise CheckpointError(
+            f"{file} does not hold the forward pass of {name}; build the model with any weights "
+            "and pass it: load_packed(file, model)."
+        )
+    packed = PackedModel(network.requires_grad_(False), reasons)
+    return packed if formats is None else packed.change_formats(formats)
+
+
+def filled(
+    network: nn.Module, layers: Mapping[str, nn.Module], tensors: Mapping[str, Tensor]
+) -> nn.Module:
+    """Put layers and tensors into a copy of the user's model."""
+    named = dict(network.named_modules(remove_duplicate=False))
+    known = {*named, *(f"{path}.{name}" for path in layers for name in PROJECTIONS)}
+    missing = [path for path in layers if path not in known]
+    if missing:
+        raise CheckpointError(
+            f"the file must fit the model; {type(network).__name__} has no module {missing[:5]}."
+        )
+    for path, layer in layers.items():
+        if path in named:
+            replace(network, named[path], layer)
+    own = {f"{path}.{name}" if path else name: tensor
+           for path, module in network.named_modules(remove_duplicate=False)
+           for name, tensor in own_tensors(module)}  # fmt: skip
+    problems = differences(own, tensors)
+    if problems:
+        raise CheckpointError(f"the file must fit the model; {'; '.join(problems)}.")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            if tensor.data_ptr() != tensors[name].data_ptr():
+                tensor.copy_(tensors[name])
+    return network

@@ -1,0 +1,107 @@
+"""Dead weights: those whose every product of costate and input is zero, and no others."""
+
+import pytest
+import torch
+from torch import nn
+
+from lowland.control import discretize, pack, sweep_dead_weights
+from lowland.errors import UnsupportedModelError
+from small_networks import same, snapshot
+
+pytestmark = pytest.mark.filterwarnings("ignore:no normalization follows")
+
+
+def batches(*shape, rng, black=()):
+    """Two batches of inputs, black where told."""
+    x = torch.rand(2, *shape, generator=rng) + 0.1
+    x[..., list(black)] = 0
+    return [(part, torch.zeros(len(part), dtype=torch.long)) for part in x]
+
+
+def test_columns_of_black_pixels_and_rows_of_silent_units_die(rng):
+    """By hand: pixels 0 and 3 are black, unit 1 is off for every example, unit 2 is on."""
+    model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    discretize(model, (-1, 0, 1))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[1, 1, -1, 1], [-1, -1, -1, 1], [1, 0, 1, 1]]))
+        model[0].bias.copy_(torch.tensor([5.0, -1.0, 0.0]))
+        model[2].weight.copy_(torch.tensor([[1, 1, 1], [-1, 1, 0]]))
+    data = batches(6, 4, rng=rng, black=(0, 3))
+    before = [model(x).detach() for x, _ in data]
+    swept = sweep_dead_weights(model, data)
+    # unit 1: its whole row, and what reads it; the black pixels: two columns
+    assert model[0].weight.tolist() == [[0, 1, -1, 0], [0, 0, 0, 0], [0, 0, 1, 0]]
+    assert model[2].weight.tolist() == [[1, 0, 1], [-1, 0, 0]]
+    assert swept.dead == {"0": 8, "2": 2}
+    assert swept.nonzero == {"0": 3, "2": 3}
+    assert swept.examples == 12
+    assert all(torch.equal(model(x), out) for (x, _), out in zip(data, before, strict=True))
+
+
+def test_a_unit_that_would_wake_up_keeps_its_weights(rng):
+    """A silent unit whose offset is positive is held down by its weights: they are not dead."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
+    discretize(model, (-1, 0, 1))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[-1, -1], [1, 1]]))
+        model[0].bias.copy_(torch.tensor([0.05, 0.0]))  # inputs are above 0.1
+        model[2].weight.copy_(torch.tensor([[1, 0]]))  # nobody reads unit 1
+    swept = sweep_dead_weights(model, batches(6, 2, rng=rng))
+    assert model[2].weight.tolist() == [[0, 0]]  # unit 0 is never on
+    assert swept.dead["0"] == 4  # and then nobody reads either unit
+    assert not pack(model).network[0].packed.decode().any()
+
+
+def test_a_unit_that_is_read_and_held_down(rng):
+    """The outputs change if the row goes, so it stays."""
+
+    class Held(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Linear(2, 1), nn.Linear(1, 1, bias=False)
+
+        def forward(self, x):
+            return self.last(torch.relu(self.first(x)))
+
+    model = discretize(Held(), (-1, 0, 1), skip="last")
+    with torch.no_grad():
+        model.first.weight.copy_(torch.tensor([[-1, -1]]))
+        model.first.bias.fill_(0.05)
+        model.last.weight.fill_(1.0)
+    swept = sweep_dead_weights(model, batches(6, 2, rng=rng))
+    assert model.first.weight.tolist() in ([[-1, 0]], [[0, -1]], [[-1, -1]])
+    assert swept.nonzero["first"] >= 1
+
+
+def test_rows_of_a_table_that_nobody_looks_up(rng):
+    """Only the rows of the embedding that the batches name are kept."""
+    model = nn.Sequential(nn.Embedding(10, 4), nn.Flatten(), nn.Linear(8, 3))
+    discretize(model, (-1, 0, 1))
+    with torch.no_grad():
+        model[0].weight.fill_(1)
+    data = [(torch.tensor([[1, 2], [2, 5]]), torch.zeros(2))]
+    sweep_dead_weights(model, data)
+    assert (model[0].weight != 0).any(1).nonzero().flatten().tolist() == [1, 2, 5]
+
+
+def test_convolutions_with_a_black_channel(rng):
+    """Every filter loses the weights of the channel that is black in all images."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Flatten(), nn.Linear(4 * 16, 2))
+    discretize(model, (-1, 0, 1))
+    x = torch.rand(5, 3, 4, 4, generator=rng)
+    x[:, 1] = 0
+    before = snapshot(model)
+    swept = sweep_dead_weights(model, [(x, torch.zeros(5))])
+    assert not model[0].weight[:, 1].any()
+    bits, after = before.pop("bits"), snapshot(model)
+    assert swept.dead["0"] >= int(bits["0.weight"][:, 1].count_nonzero())
+    now = after.pop("bits")
+    assert torch.equal(now["0.weight"][:, 0], bits["0.weight"][:, 0])
+    assert same(after, before)
+
+
+def test_nothing_ternary_is_refused():
+    """Binary weights cannot be zero."""
+    model = discretize(nn.Sequential(nn.Linear(4, 4)), (-1, 1))
+    with pytest.raises(UnsupportedModelError, match="must have a layer with weights -1, 0 and 1"):
+        sweep_dead_weights(model, [])
