@@ -203,19 +203,25 @@ def test_beside_the_logs():
     assert at_scale([late])["C6"] == "missed"
 
 
-def test_packed_files_can_be_judged():
-    """C9 waits for rows of kind, factor and error."""
+def test_packed_files_are_judged_where_the_network_is_large():
+    """C9: factor and error of each kind of file; small networks and dense ones are not judged."""
     rows = [
-        {"kind": "binary", "times_smaller": 31.0, "error": 1e-7},
-        {"kind": "sparse16", "times_smaller": 90.0, "error": 0.0},
-        {"kind": "entropy", "times_smaller": 121.0, "error": 0.0},
+        {"kind": "binary", "times_smaller": 31.0, "error": 1e-7, "nonzero": 1.0},
+        {"kind": "sparse16", "times_smaller": 90.0, "error": 0.0, "nonzero": 0.02},
+        {"kind": "entropy", "times_smaller": 121.0, "error": 0.0, "nonzero": 0.019},
     ]
-    settings, parts = good()
-    assert verdicts(settings, parts | {"packing": rows})["C9"] == "met"
+    rows = [row | {"weights": 10**7, "bytes": 10**5, "float_bytes": 10**7} for row in rows]
+
+    def judged(rows):
+        return at_scale([one_run("mnist", "binary", 0) | {"packing": rows}])["C9"]
+
+    assert judged(rows) == "met"
     for number, change in ((0, {"error": 1e-4}), (1, {"times_smaller": 79.0})):
         worse = deepcopy(rows)
         worse[number] |= change
-        assert verdicts(settings, parts | {"packing": worse})["C9"] == "missed"
+        assert judged(worse) == "missed"
+    assert judged([row | {"weights": 80_000} for row in rows]) == NOT_JUDGED
+    assert judged([rows[1] | {"nonzero": 0.021, "times_smaller": 70.0}]) == NOT_JUDGED
 
 
 def test_words_and_epochs():

@@ -30,6 +30,7 @@ from lowland.control import (
 from lowland.control.schedules import cosine
 from lowland.data import Batches, load
 from lowland.models import build
+from lowland.reproduce.li2018_packing import measure_packing
 from lowland.reproduce.li2018_settings import Arm, Task
 from lowland.results import Status, plain
 from lowland.training import evaluate, isolated_rng, recalibrate, train
@@ -241,6 +242,10 @@ def train_arm(
     for part, where in (("train", measured), ("test", tests)):
         value = evaluate(model, loss_fn, where)
         found |= {f"{part}_loss": value.loss, f"{part}_accuracy": percent(value.error)}
+    found["packing"] = []
+    if arm.method == "msa" and result.status is Status.FINISHED:
+        everything = Batches(*images.train, READ_AT_ONCE, shuffle=False, device=images.device)
+        found["packing"] = measure_packing(model, loss_fn, everything, tests, folder)
     curve = [curve_row(row) for row in result.curve]
     return plain(
         found | {"curve": curve} | best_by_validation(curve, [] if log is None else log.rows())
