@@ -13,7 +13,7 @@ check: .venv/.checkers test
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
-.venv/.installed: pyproject.toml constraints.txt
+.venv/.installed: pyproject.toml constraints.txt setup.py $(wildcard src/lowland/control/packing/*.[ch])
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; try: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt $(PIP_ARGS) -e '.[test]'

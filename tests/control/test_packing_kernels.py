@@ -330,6 +330,7 @@ def test_level_is_the_fastest_or_the_one_forced():
     assert kernels.level() == kernels.available()[0]
 
 
+@pytest.mark.untyped
 def test_bad_products_are_refused_in_words(rng):
     held = pack(torch.ones(4, 70), "bit1")
     with pytest.raises(ValueError, match=r"x must have shape \(batch, 70\); got \(2, 71\)"):
@@ -367,6 +368,7 @@ def test_tensors_of_another_shape_never_reach_the_kernels():
         ({"kernel_size": (), "stride": ()}, "one to three axes"),
     ],
 )
+@pytest.mark.untyped
 def test_bad_convolutions_are_refused_in_words(change, sentence):
     good = {
         "x": torch.ones(1, 2, 5, 5), "kernel_size": (3, 3), "stride": (1, 1), "padding": (0, 0),

@@ -25,12 +25,12 @@ def measure_packing(
 ) -> list[dict[str, Any]]:
     """Write a trained network as packed files, and run what they hold.
 
-    Dead ternary weights are swept first, on all training images.
+    Dead ternary weights are swept first.
 
     Args:
         model: A network with binary or ternary weights; its dead weights become zero.
         loss_fn: One loss per example.
-        train: All training images.
+        train: Training images whose outputs the sweep must not change.
         tests: Test images.
         folder: For the files.
 

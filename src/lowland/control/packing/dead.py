@@ -1,6 +1,6 @@
 """Weights that no example feels: set to zero, with the outputs compared bit for bit."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +18,8 @@ from lowland.params import call
 from lowland.training import generator, kept_mode
 
 __all__ = ["Swept", "sweep_dead_weights"]
+
+Masks = Mapping[str, Tensor]
 
 # Rows that lost their weights may wake a unit up; so many groups of them are tried in a layer.
 TRIALS = 16
@@ -63,7 +65,7 @@ def sweep_dead_weights(model: nn.Module, batches: Iterable[Any], *, seed: int = 
         Specification section 8 (weights with M = 0); the two-step proof is ours.
     """
     found = values_of(model)
-    layers = {
+    layers: dict[str, Any] = {
         path: module
         for path, module in model.named_modules()
         if is_packable(module) and is_ternary(module, found.get(f"{path}.weight"))
@@ -84,12 +86,11 @@ def sweep_dead_weights(model: nn.Module, batches: Iterable[Any], *, seed: int = 
             now = outputs(model, batches)
             return all(torch.equal(a, b) for a, b in zip(before, now, strict=True))
 
-        dead = {
-            path: sweep(layers[path], felt[path], inputs[path], is_same)
-            for path in reversed(layers)  # what nobody reads any more may go
-        }
-    left = {path: int(layers[path].weight.count_nonzero()) for path in layers}  # type: ignore[operator]
-    return Swept(dead, left, examples)
+        weights = {path: layer.weight for path, layer in layers.items()}
+        had = {path: int(weight.count_nonzero()) for path, weight in weights.items()}
+        sweep(weights, felt, inputs, is_same)
+    left = {path: int(weight.count_nonzero()) for path, weight in weights.items()}
+    return Swept({path: had[path] - left[path] for path in left}, left, examples)
 
 
 def is_ternary(module: Any, values: tuple[float, ...] | None) -> bool:
@@ -169,31 +170,36 @@ def outputs(model: nn.Module, batches: Iterable[Any]) -> Iterator[Tensor]:
 
 
 @torch.no_grad()
-def sweep(module: Any, felt: Tensor, inputs: Tensor, is_same: Callable[[], bool]) -> int:
-    """Set the dead weights of one layer to zero, as many as leave the outputs alone."""
-    weight = module.weight
-    before = int(weight.count_nonzero())
-    unmet = inputs == 0  # what multiplies nothing but zeros adds nothing but zeros
-    if not zeroed(weight, unmet, is_same):
-        unmet = torch.zeros_like(unmet)
-    dead = (felt == 0) & ~unmet & (weight != 0)
-    groups = [dead.nonzero()] if bool(dead.any()) else []
-    for _ in range(TRIALS):
-        if not groups:
-            break
-        group = groups.pop()
-        mask = torch.zeros_like(dead)
-        mask[tuple(group.T)] = True
-        if not zeroed(weight, mask, is_same) and len(group) > 1:
-            groups += list(group.chunk(2))
-    return before - int(weight.count_nonzero())
+def sweep(weights: Masks, felt: Masks, inputs: Masks, is_same: Callable[[], bool]) -> None:
+    """Set dead weights to zero, as many as leave the outputs alone."""
+    # what multiplies nothing but zeros adds nothing but zeros
+    unmet = {path: (inputs[path] == 0) & (weight != 0) for path, weight in weights.items()}
+    zeroed(weights, unmet, is_same)
+    dead = {path: (felt[path] == 0) & (weight != 0) for path, weight in weights.items()}
+    if zeroed(weights, dead, is_same):
+        return
+    for path in list(weights)[::-1]:  # what nobody reads any more may go
+        groups = [dead[path].nonzero()]
+        for _ in range(TRIALS):
+            if not groups:
+                break
+            group = groups.pop()
+            mask = torch.zeros_like(dead[path])
+            mask[tuple(group.T)] = True
+            if not zeroed(weights, {path: mask}, is_same) and len(group) > 1:
+                groups += list(group.chunk(2))
 
 
-def zeroed(weight: Tensor, mask: Tensor, is_same: Callable[[], bool]) -> bool:
+def zeroed(weights: Masks, masks: Masks, is_same: Callable[[], bool]) -> bool:
     """Set weights to zero, or take it back if an output changed."""
-    old = weight.clone()
-    weight.masked_fill_(mask, 0)
+    masks = {path: mask for path, mask in masks.items() if bool(mask.any())}
+    if not masks:
+        return True
+    old = {path: weights[path].clone() for path in masks}
+    for path, mask in masks.items():
+        weights[path].masked_fill_(mask, 0)
     if is_same():
         return True
-    weight.copy_(old)
+    for path, before in old.items():
+        weights[path].copy_(before)
     return False

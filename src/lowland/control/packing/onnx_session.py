@@ -39,7 +39,7 @@ def load_onnx(file: str | Path, *, expand: bool = False, options: Any = None) ->
     except ImportError as error:
         raise MissingExtraError(
             f"running ONNX files needs onnxruntime, which cannot be imported ({error}). Run pip "
-            "install 'lowland[onnx]'."
+            "install 'lowland[export]'."
         ) from error
     file = Path(file)
     if not file.is_file():

@@ -17,7 +17,7 @@ from lowland.errors import MissingExtraError, UnsupportedModelError
 
 __all__ = ["dense_copy", "onnx_module", "trace"]
 
-EXTRA = "Run pip install 'lowland[onnx]'."
+EXTRA = "Run pip install 'lowland[export]'."
 LARGEST = 2**31 - 2**20  # bytes: protobuf holds less than 2 GiB
 
 
