@@ -1,4 +1,4 @@
-"""Code that is shown runs: the blocks of every README, and the examples in docstrings."""
+"""Code that is shown runs: the blocks of every page, and the examples in docstrings."""
 
 import doctest
 import importlib
@@ -13,7 +13,8 @@ from lowland.training import use_threads
 
 ROOT = Path(__file__).parents[1]
 SRC = ROOT / "src"
-READMES = [ROOT / "README.md", *sorted(SRC.rglob("README.md"))]
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [ROOT / "README.md", *DOCS, *sorted(SRC.rglob("README.md"))]
 SHOWN = [file for file in sorted(SRC.rglob("*.py")) if ">>> " in file.read_text()]
 
 
@@ -40,7 +41,7 @@ def after_the_demo(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("file", READMES, ids=name_of)
+@pytest.mark.parametrize("file", PAGES, ids=name_of)
 def test_blocks_of_a_page(file, after_the_demo):
     """One after the other, in one namespace, in a folder of their own."""
     namespace = {"__name__": "__main__"}
@@ -52,7 +53,7 @@ def test_blocks_of_a_page(file, after_the_demo):
 
 
 def test_the_pages_have_blocks():
-    assert all(list(blocks(file)) for file in READMES)
+    assert all(list(blocks(file)) for file in PAGES)
 
 
 @pytest.mark.parametrize("file", SHOWN, ids=name_of)
