@@ -19,6 +19,7 @@ from lowland.control import (
     summary,
     use_latent_weights,
 )
+from lowland.control.packing.file import read_packed
 from lowland.control.packing.layers import PackedLinear
 from lowland.control.packing.norms import ScaleOffset, scale_and_offset
 from lowland.errors import CheckpointError, UnsupportedModelError
@@ -249,7 +250,45 @@ def test_sizes_of_a_network_like_the_papers():
     bound = (share - share * log2(share) - (1 - share) * log2(1 - share)) * 2**20 / 8
     assert bound < gaps < 1.03 * bound
     assert lists < 4 * 2**20 / 80
-    assert pack(model).bytes() == gaps
+    assert pack(model).bytes() == lists  # what runs as it is
+    assert summary(model).stored == gaps  # what a file holds
+
+
+def test_a_file_is_as_small_as_it_can_be(tmp_path):
+    """Stored entropy-coded unless asked otherwise, and expanded to what runs when loaded."""
+    rng = torch.Generator().manual_seed(0)
+    model = nn.Sequential(nn.Linear(512, 512, bias=False), nn.Linear(512, 3, bias=False))
+    for layer, share in ((model[0], 0.04), (model[1], 0.7)):
+        draws = torch.rand(layer.weight.shape, generator=rng)
+        signs = (draws < share / 2).float() - (draws > 1 - share / 2).float()
+        layer.weight.data = signs
+    packed = pack(model)
+    held = [row.format for row in packed.summary().layers]
+    assert held == ["sparse16", "bit2planes"]
+    small = packed.save(tmp_path / "small.safetensors")
+    large = packed.save(tmp_path / "large.safetensors", formats={"0": "bit2planes"})
+    assert small.stat().st_size < large.stat().st_size
+    header, tensors = read_packed(small)
+    assert {layer["format"] for layer in header["layers"].values()} == {"gaps"}
+    stored = sum(t.numel() * t.element_size() for t in tensors.values())
+    assert stored == packed.summary().stored
+    x = torch.randn(5, 512, generator=rng)
+    for file in (small, large):
+        loaded = load_packed(file)
+        assert [row.format for row in loaded.summary().layers] == held
+        close(loaded(x), model(x).detach())
+
+
+def test_layers_may_have_any_name(tmp_path):
+    """Names that the file's own forward pass has for itself do not collide with the user's."""
+    names = ("body", "steps", "calls", "read", "input", "layers", "forward_", "network")
+    model = nn.Sequential()
+    for name in names:
+        model.add_module(name, nn.Linear(4, 4))
+    discretize(model)
+    x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    file = pack(model).save(tmp_path / "named.safetensors")
+    close(load_packed(file)(x), model(x).detach())
 
 
 def test_a_packed_model_is_not_trained():

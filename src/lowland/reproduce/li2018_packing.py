@@ -49,11 +49,11 @@ def measure_packing(
     inputs = first_images(tests)
     with torch.no_grad():
         expected = model(inputs)
-        rows = []
+        rows, packed = [], pack(model)
         for kind in ("binary",) if is_binary else ("sparse16", "entropy"):
-            file = pack(model, formats=KINDS[kind][0]).save(folder / f"{kind}.safetensors")
-            packed = load_packed(file)
-            difference = (packed(inputs) - expected).abs().max() / expected.abs().max()
+            file = packed.save(folder / f"{kind}.safetensors", formats=KINDS[kind][0])
+            loaded = load_packed(file)
+            difference = (loaded(inputs) - expected).abs().max() / expected.abs().max()
             size = file.stat().st_size
             rows.append(
                 {
@@ -65,7 +65,7 @@ def measure_packing(
                     "float_bytes": plain,
                     "times_smaller": plain / size,
                     "error": float(difference),
-                    "test_error": evaluate(packed, loss_fn, tests).error,
+                    "test_error": evaluate(loaded, loss_fn, tests).error,
                 }
             )
     return rows

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from math import prod
 
 from jaxtyping import Float, Shaped
-from torch import Tensor, arange, float32
+from torch import Tensor, arange, float32, get_num_threads
 
 from lowland.control.packing.compiled import (
     Weight,
@@ -27,6 +27,7 @@ __all__ = ["available", "convolve", "expand", "force", "level", "multiply"]
 # with 512 to 2048 rows and columns.
 MANY = {"bits": 16, "lists": 8}
 TOGETHER = 64  # examples: more of them side by side overflow the second level cache
+PIXELS = 1024  # positions for each thread, likewise; buffers this small are not asked of the system
 
 
 def multiply(
@@ -136,16 +137,38 @@ def convolve(
     weight = find_weight(format, tensors, rows, columns) if is_plain(x) else None
     if weight is None or not len(x):
         return convolve_unpacked(format, tensors, rows, columns, x, *kernel, groups)
+    images = images_together(x.shape, *kernel)
+    sizes = output_sizes(x.shape[2:], *kernel)
+    result = x.new_empty(len(x), rows, *sizes)
+    for some, target in zip(x.split(images), result.split(images), strict=True):
+        convolve_images(weight, some, target, kernel, groups)
+    return result
+
+
+def images_together(shape: Sequence[int], *kernel: tuple[int, ...]) -> int:
+    """Count the images whose sums stay in the second level cache."""
+    of_one = find_layout((1, *shape[1:]), 1, *kernel)
+    return max(1, PIXELS * get_num_threads() // prod(of_one.periods))
+
+
+def convolve_images(
+    weight: Weight,
+    x: Shaped[Tensor, "batch channels *pixels"],
+    result: Shaped[Tensor, "batch rows *outputs"],
+    kernel: tuple[tuple[int, ...], ...],
+    groups: int,
+) -> None:
+    """Convolve a few images."""
     channels = x.shape[1] // groups
-    layout = find_layout(x.shape, channels, *kernel)
+    layout = find_layout(tuple(x.shape), channels, *kernel)
     held = layout.place(x.to(float32))
     positions = layout.positions(len(x))
-    out = held.new_empty(rows, -(-positions // SLACK) * SLACK)
+    out = held.new_empty(weight.rows, -(-positions // SLACK) * SLACK)
     run(
         "columns", weight, groups, channels * held.stride(0), held.data_ptr(),
         layout.offsets.data_ptr(), positions, out.data_ptr(), out.stride(0),
     )  # fmt: skip
-    return layout.outputs(out, len(x)).to(x.dtype)
+    result.copy_(layout.outputs(out, len(x)))
 
 
 def check_images(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lowland.control.packing.choose import Formats, check_formats, choose_format
 from lowland.control.packing.file import read_packed, write_packed
+from lowland.control.packing.formats import encode
 from lowland.control.packing.layers import PackedLayer
 from lowland.control.packing.norms import replace
 from lowland.control.packing.program import Program, write_program
@@ -17,6 +18,7 @@ from lowland.control.packing.rebuild import PROJECTIONS, built_layers, described
 from lowland.control.packing.replace import is_packable
 from lowland.control.packing.summary import Summary, summarize
 from lowland.control.packing.unpack import unpacked
+from lowland.control.packing.weight import PackedWeight
 from lowland.errors import CheckpointError, UnsupportedModelError
 from lowland.training.checkpoints import differences, tied
 
@@ -93,17 +95,14 @@ class PackedModel(nn.Module):
         Returns:
             The model.
         """
-        layers = {path: m for path, m in self.named_layers() if isinstance(m, PackedLayer)}
+        layers = self.packed_layers()
         check_formats(formats, layers)
-        done: set[int] = set()
         for path, layer in layers.items():
-            if id(layer.packed) not in done:
-                signs = layer.packed.decode()
-                layer.packed.change_format(choose_format(signs, path, formats, layer))
-                done.add(id(layer.packed))
+            signs = layer.packed.decode()
+            layer.packed.change_format(choose_format(signs, path, formats, layer))
         return self
 
-    def save(self, file: str | Path) -> Path:
+    def save(self, file: str | Path, *, formats: Formats = "size") -> Path:
         """Write the model as one ``.safetensors`` file, atomically.
 
         The file runs without the model's code where ``torch.fx`` can follow it; else
@@ -111,29 +110,51 @@ class PackedModel(nn.Module):
 
         Args:
             file: Where to.
+            formats: In which weights are stored, as for :func:`lowland.control.pack`; here the
+                smallest may be entropy-coded.
 
         Returns:
             The file.
+
+        Raises:
+            ValueError: If a format is unknown or cannot store a layer.
         """
         named = dict(self.named_layers())
-        tensors = {f"{path}.{name}" if path else name: tensor
-                   for path, module in named.items()
-                   for name, tensor in own_tensors(module)}  # fmt: skip
+        tensors = floats_of(named)
         aliases = tied(tensors)
+        kept = {name: tensor for name, tensor in tensors.items() if name not in aliases}
+        owners = self.packed_layers()
+        check_formats(formats, owners)
+        chosen: dict[str, str] = {}
+        for path, layer in owners.items():
+            signs = layer.packed.decode()
+            chosen[path] = choose_format(signs, path, formats, layer, stored=True)
+            held = layer.packed.tensors()
+            if chosen[path] != layer.packed.format:
+                held = encode(signs, chosen[path])
+            kept |= {joined(path, f"packed.{name}"): tensor for name, tensor in held.items()}
         steps = self.steps()
         header = {
-            **described_layers(named),
+            **described_layers(named, chosen),
             "aliases": aliases,
             "program": None if steps is None else {"steps": steps},
             "model": type(self.network).__name__,
             "reasons": self.reasons,
         }
-        kept = {name: tensor for name, tensor in tensors.items() if name not in aliases}
         return write_packed(file, header, kept)
+
+    def packed_layers(self) -> dict[str, PackedLayer]:
+        """Give the packed layers by path; of tied ones the first."""
+        found: dict[int, tuple[str, PackedLayer]] = {}
+        for path, layer in self.named_layers():
+            if isinstance(layer, PackedLayer):
+                found.setdefault(id(layer.packed), (path, layer))
+        return dict(found.values())
 
     def named_layers(self) -> list[tuple[str, nn.Module]]:
         """Name all modules, under all of their names, as the model it came from does."""
-        return list(self.network.named_modules(remove_duplicate=False))
+        named = self.network.body if isinstance(self.network, Program) else self.network
+        return list(named.named_modules(remove_duplicate=False))
 
     def steps(self) -> list[list[Any]] | None:
         """Write the forward pass as plain values, if it can be."""
@@ -180,10 +201,20 @@ class Alone(nn.Module):
         return self.layer(*args, **kwargs)
 
 
-def own_tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
-    """Name the parameters and buffers that a module itself holds, lasting or not."""
-    held = {**module._parameters, **module._buffers}
-    return [(name, tensor.detach()) for name, tensor in held.items() if tensor is not None]
+def floats_of(named: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """Name the parameters and buffers of a network, lasting or not, but for packed weights."""
+    return {
+        joined(path, name): tensor.detach()
+        for path, module in named.items()
+        if not isinstance(module, PackedWeight)
+        for name, tensor in {**module._parameters, **module._buffers}.items()
+        if tensor is not None
+    }
+
+
+def joined(path: str, name: str) -> str:
+    """Name a tensor of a module."""
+    return f"{path}.{name}" if path else name
 
 
 def load_packed(
@@ -195,8 +226,8 @@ def load_packed(
         file: A file of :meth:`PackedModel.save`.
         model: The model it was made of, with any weights; needed where the file does not hold
             the forward pass. It is not touched.
-        formats: Other formats to hold the weights in, as for :func:`lowland.control.pack`; None
-            for those of the file.
+        formats: In which to hold the weights, as for :func:`lowland.control.pack`; None for those
+            in which the model was held that was saved, whatever it is stored in.
 
     Returns:
         The packed model, on the CPU.
@@ -244,9 +275,9 @@ def filled(
     for path, layer in layers.items():
         if path in named:
             replace(network, named[path], layer)
-    own = {f"{path}.{name}" if path else name: tensor
-           for path, module in network.named_modules(remove_duplicate=False)
-           for name, tensor in own_tensors(module)}  # fmt: skip
+    own = floats_of(dict(network.named_modules(remove_duplicate=False)))
+    held = tuple(joined(path, "packed.") for path in layers)
+    tensors = {name: value for name, value in tensors.items() if not name.startswith(held)}
     problems = differences(own, tensors)
     if problems:
         raise CheckpointError(f"the file must fit the model; {'; '.join(problems)}.")

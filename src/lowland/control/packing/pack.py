@@ -38,8 +38,9 @@ def pack(
 
     Args:
         model: Any module; it is not touched.
-        formats: ``"size"`` (the smallest), ``"time"`` (the one measured fastest here), the name of
-            a format, or a mapping from names or patterns of layers to one of these.
+        formats: ``"size"`` (the smallest that runs as it is), ``"time"`` (the one measured fastest
+            here), the name of a format, or a mapping from names or patterns of layers to one of
+            these.
         skip: What stays as it is, with all its parts: names, patterns or types of modules.
 
     Returns:

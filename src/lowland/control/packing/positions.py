@@ -9,6 +9,7 @@ behind a row serve as those before the next, so that a row takes
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 from math import prod
 
@@ -73,10 +74,9 @@ class Layout:
         return (batch - 1) * steps[0] + last + 1
 
     def outputs(self, out: Float[Tensor, "rows positions"], batch: int) -> Tensor:
-        """Take the outputs from all positions: (batch, rows, *sizes)."""
+        """View the outputs among all positions: (batch, rows, *sizes)."""
         steps = steps_of(self.periods)
-        view = out.as_strided((batch, len(out), *self.sizes), (steps[0], out.stride(0), *steps[1:]))
-        return view.contiguous()
+        return out.as_strided((batch, len(out), *self.sizes), (steps[0], out.stride(0), *steps[1:]))
 
 
 def steps_of(periods: Sequence[int]) -> list[int]:
@@ -107,13 +107,14 @@ def output_sizes(
     return tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in axes)
 
 
+@lru_cache(maxsize=64)  # what a layer asks for again and again
 def find_layout(
-    shape: Sequence[int],
+    shape: tuple[int, ...],
     channels: int,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
+    kernel_size: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
 ) -> Layout:
     """Lay out a convolution.
 

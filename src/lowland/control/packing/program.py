@@ -46,11 +46,11 @@ class Program(nn.Module):
         tensors: Mapping[str, Tensor],
     ):
         super().__init__()
-        self.steps = steps
+        self.steps, self.body = steps, nn.Module()
         for path in sorted(layers, key=len):
             parent, _, name = path.rpartition(".")
             if parent not in layers:
-                holder(self, parent).add_module(name, layers[path])
+                holder(self.body, parent).add_module(name, layers[path])
         self.calls = [self.read(step, tensors) for step in steps]
 
     def read(self, step: Any, tensors: Mapping[str, Tensor]) -> tuple[str, str, Any, Any, Any]:
@@ -60,10 +60,10 @@ class Program(nn.Module):
             called: Any = target
             if kind == "tensor":
                 parent, _, last = target.rpartition(".")
-                called = (holder(self, parent), last)
+                called = (holder(self.body, parent), last)
                 called[0].register_buffer(last, tensors[target])
             elif kind == "layer":
-                called = self.get_submodule(target)
+                called = self.body.get_submodule(target)
             elif kind == "function":
                 called = FUNCTIONS[target]
             elif kind in ("method", "attribute"):

@@ -26,11 +26,12 @@ KINDS = {kind.__name__: kind for kind in PACKED}
 PROJECTIONS = ("query", "key", "value", "out")
 
 
-def described_layers(named: Mapping[str, nn.Module]) -> dict[str, Any]:
+def described_layers(named: Mapping[str, nn.Module], formats: Mapping[str, str]) -> dict[str, Any]:
     """Describe the layers of ours in a network.
 
     Args:
         named: Its modules by path, under all of their names.
+        formats: In which each weight is stored, by the path of the layer that holds it first.
 
     Returns:
         Plain values: ``layers`` with a packed weight of their own, ``ties`` (layers that share
@@ -50,7 +51,8 @@ def described_layers(named: Mapping[str, nn.Module]) -> dict[str, Any]:
                 continue
             first[id(packed)] = path
             sizes = {"rows": packed.num_rows, "columns": packed.num_columns}
-            layers[path] = {**said, "format": packed.format, **sizes}
+            kept = {"format": formats[path], "held": packed.format}
+            layers[path] = {**said, **kept, **sizes}
         elif isinstance(module, PackedAttention):
             parts[path] = {"kind": "PackedAttention", "options": module.options}
         elif isinstance(module, ScaleOffset):
@@ -89,6 +91,7 @@ def made(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, 
     for path, said in header["layers"].items():
         held = packed_tensors(tensors, path, said["format"])
         packed = PackedWeight(held, said["format"], said["rows"], said["columns"])
+        packed.change_format(said["held"])
         found[path] = layer(path, said, packed, tensors)
     for path, said in header["ties"].items():
         found[path] = layer(path, said, found[said["of"]].packed, tensors)  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from lowland.control.packing.formats import sizes
 from lowland.control.packing.layers import PackedConvTranspose, PackedLayer
 
 __all__ = ["LayerSummary", "Summary", "summarize"]
@@ -22,7 +23,8 @@ class LayerSummary:
         nonzero: Share of the weights that are not zero; None for floats.
         weights: Number of weights.
         bits: Bits held per weight; None without weights.
-        bytes: Held in memory, and stored in a file: weights, factors and summands.
+        bytes: Held in memory: weights, factors and summands.
+        stored: Bytes of the same in a file, without its header: the weight may be entropy-coded.
         float32: Bytes of the same as float32, with the batch norm that was folded left out.
         decoded: Bytes of floats made anew at every call, besides activations.
         note: Why the layer is not packed.
@@ -36,6 +38,7 @@ class LayerSummary:
     weights: int
     bits: float | None
     bytes: int
+    stored: int
     float32: int
     decoded: int = 0
     note: str = ""
@@ -53,8 +56,13 @@ class Summary:
 
     @property
     def bytes(self) -> int:
-        """Bytes held in memory, and stored in a file beside its header."""
+        """Bytes held in memory."""
         return sum(row.bytes for row in self.layers)
+
+    @property
+    def stored(self) -> int:
+        """Bytes in a file, beside its header."""
+        return sum(row.stored for row in self.layers)
 
     @property
     def float32(self) -> int:
@@ -68,26 +76,26 @@ class Summary:
 
     @property
     def times_smaller(self) -> float:
-        """Float32 over packed bytes."""
-        return self.float32 / self.bytes
+        """Float32 over bytes in a file."""
+        return self.float32 / self.stored
 
     def __str__(self) -> str:
         """Lay out the table."""
         head = ("layer", "kind", "values", "format", "nonzero", "weights", "bits", "bytes",
-                "float32", "decoded", "note")  # fmt: skip
+                "stored", "float32", "decoded", "note")  # fmt: skip
         rows = [head] + [
             (r.layer or "(top)", r.kind, r.values, r.format,
              "-" if r.nonzero is None else f"{r.nonzero:.1%}", f"{r.weights:,}",
-             "-" if r.bits is None else f"{r.bits:.2f}", f"{r.bytes:,}", f"{r.float32:,}",
-             f"{r.decoded:,}", r.note)
+             "-" if r.bits is None else f"{r.bits:.2f}", f"{r.bytes:,}", f"{r.stored:,}",
+             f"{r.float32:,}", f"{r.decoded:,}", r.note)
             for r in self.layers
         ]  # fmt: skip
         total = f"{self.times_smaller:.1f} times smaller"
-        rows.append(("all", "", "", "", "", "", "", f"{self.bytes:,}", f"{self.float32:,}", "",
-                     total))  # fmt: skip
+        rows.append(("all", "", "", "", "", "", "", f"{self.bytes:,}", f"{self.stored:,}",
+                     f"{self.float32:,}", "", total))  # fmt: skip
         widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
         return "\n".join(
-            "  ".join(cell.rjust(width) if 3 < i < 10 else cell.ljust(width)
+            "  ".join(cell.rjust(width) if 3 < i < 11 else cell.ljust(width)
                       for i, (cell, width) in enumerate(zip(row, widths, strict=True))).rstrip()
             for row in rows
         )  # fmt: skip
@@ -125,13 +133,14 @@ def row_of_packed(path: str, layer: PackedLayer, *, is_new: bool) -> LayerSummar
     values = "-1, 1" if nonzero == weights else "-1, 0, 1"
     extras = [t for t in (layer.scale, layer.offset) if t is not None]
     floats = sum(t.numel() for t in extras)
-    size = (packed.bytes() if is_new else 0) + sum(t.numel() * t.element_size() for t in extras)
+    around = sum(t.numel() * t.element_size() for t in extras)
+    held, stored = (packed.bytes(), min(sizes(signs).values())) if is_new else (0, 0)
     is_decoded = isinstance(layer, PackedConvTranspose)
     return LayerSummary(
         path, type(layer).__name__, values + (" x factor" if layer.scale is not None else ""),
-        packed.format, nonzero / weights, weights, 8 * packed.bytes() / weights, size,
-        4 * (floats + (weights if is_new else 0)), 4 * weights if is_decoded else 0,
-        "" if is_new else "tied",
+        packed.format, nonzero / weights, weights, 8 * packed.bytes() / weights,
+        held + around, stored + around, 4 * (floats + (weights if is_new else 0)),
+        4 * weights if is_decoded else 0, "" if is_new else "tied",
     )  # fmt: skip
 
 
@@ -141,5 +150,5 @@ def row_of_floats(path: str, module: nn.Module, held: list[Tensor], note: str) -
     size = sum(t.numel() * t.element_size() for t in held)
     return LayerSummary(
         path, type(module).__name__, "float", "-", None, numbers, 8 * size / max(numbers, 1), size,
-        4 * numbers, note=note,
+        size, 4 * numbers, note=note,
     )  # fmt: skip
