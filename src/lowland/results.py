@@ -353,9 +353,11 @@ def open_folder(out: str | Path, settings: Mapping[str, Any], restart: bool = Fa
         The folder, with the settings written to ``lowland.json``.
 
     Raises:
-        ValueError: If the folder belongs to a run with other settings.
+        ValueError: If the folder belongs to a run with other settings, or is a file.
     """
     out = Path(out)
+    if out.is_file():
+        raise ValueError(f"out must be a folder; {out} is a file. Choose another name.")
     file = out / "lowland.json"
     wanted = json.loads(json.dumps(plain(settings)))
     if restart and file.exists():

@@ -1,13 +1,18 @@
 """How the house tries the room ``boosting``; see ``drive_connectivity.py`` for the names."""
 
 import torch
+from rooms import Together
 
-from lowland.boosting import as_chain, certificate, train_boosted
+from lowland.boosting import as_chain, certificate, refine, train_boosted
 from lowland.training import as_pair, isolated_rng, kept_mode
 
 
 def train(model, loss_fn, batches, *, test_batches=None, **options):
     return train_boosted(model, batches, test_batches=test_batches, **{"epochs": 2} | options)
+
+
+def polish(model, loss_fn, batches, *, test_batches=None, **options):
+    return refine(model, batches, test_batches=test_batches, **{"epochs": 2} | options)
 
 
 def read(batches):
@@ -29,7 +34,16 @@ def look(model, loss_fn, batches, **options):
     return found
 
 
-DRIVERS = {train_boosted: train}
+DRIVERS = {train_boosted: train, refine: polish}
 PIECES = {"as_chain": look}
-TRAINS = (train_boosted,)
+TRAINS = (train_boosted, refine)
 BY_THE_CLOCK = ()
+MEASURES = ()
+SAVES_BY_THE_CLOCK = (train_boosted, refine)
+HALF = "half of every batch"
+TOGETHER = {
+    "train_boosted": Together(
+        train, HALF, {"cache": "recompute"}, of_itself=("train_loss", "cache", "bytes")
+    ),
+    "refine": Together(polish, HALF, of_itself=("train_loss",)),
+}

@@ -2,12 +2,15 @@
 
 ``DRIVERS`` keep the whole contract (seed, progress, out; status, save, record), ``PIECES`` at least
 leave the model as it was. ``TRAINS`` names what promises to change it, ``BY_THE_CLOCK`` what
-chooses by measured times, so that two runs may differ in rounding.
+chooses by measured times, so that two runs may differ in rounding, ``MEASURES`` what says of each
+point whether it is finite, ``SAVES_BY_THE_CLOCK`` what takes ``save_every``, and ``TOGETHER`` what
+two processes do together.
 """
 
 from copy import deepcopy
 
 import torch
+from rooms import Together
 
 from lowland.connectivity import (
     compare_paths,
@@ -96,3 +99,17 @@ PIECES = {
 }
 TRAINS = ()
 BY_THE_CLOCK = ("find_path, auto",)
+MEASURES = (linear_path,)
+SAVES_BY_THE_CLOCK = ()
+TOGETHER = {
+    name: Together(call, "the same batches")
+    for name, call in {
+        "find_path": find,
+        "linear_path": line,
+        "fit_curve": curve,
+        "compare_paths": compare,
+        "connect_minima": explore,
+        "measure_plane": plane,
+        "measure_ensemble": ensemble,
+    }.items()
+}

@@ -2,13 +2,19 @@
 
 from warnings import catch_warnings, simplefilter
 
+from rooms import Together
+
 from lowland.control import (
     basic_msa,
+    discretize,
     error_estimate,
+    extended_msa,
     gradient_step,
     maximum_principle_residual,
+    monotone_msa,
     states_and_costates,
     train_msa,
+    values_of,
 )
 from lowland.training import as_pair, isolated_rng
 
@@ -26,6 +32,18 @@ def train(model, loss_fn, batches, *, test_batches=None, **options):
 
 def basic(model, loss_fn, batches, *, test_batches=None, **options):
     return basic_msa(model, loss_fn, batches, argmax=gradient_step(0.1), **{"steps": 2} | options)
+
+
+def extended(model, loss_fn, batches, *, test_batches=None, **options):
+    settings = {"rho": 0.1, "steps": 2, "inner_steps": 2}
+    return extended_msa(model, loss_fn, batches, **settings | options)
+
+
+def monotone(model, loss_fn, batches, *, test_batches=None, **options):
+    """It moves weights that are discrete already."""
+    if not values_of(model):
+        quietly(discretize, model, seed=options.get("seed", 0))
+    return monotone_msa(model, loss_fn, batches, **{"steps": 4} | options)
 
 
 def read(batches):
@@ -48,7 +66,10 @@ def estimate(model, loss_fn, batches, **options):
     return [error_estimate(model, loss_fn, x, y, moved).change for x, y in read(batches)]
 
 
-DRIVERS = {train_msa: train, basic_msa: basic}
+DRIVERS = {train_msa: train, basic_msa: basic, monotone_msa: monotone, extended_msa: extended}
 PIECES = {"states_and_costates": look, "residual": residual, "error_estimate": estimate}
-TRAINS = (train_msa, basic_msa)
+TRAINS = (train_msa, basic_msa, monotone_msa, extended_msa)
 BY_THE_CLOCK = ()
+MEASURES = ()
+SAVES_BY_THE_CLOCK = (train_msa,)
+TOGETHER = {"train_msa": Together(train, "half of every batch", of_itself=("train_loss",))}

@@ -1,5 +1,7 @@
 """How the house tries the room ``dynamics``; see ``drive_connectivity.py`` for the names."""
 
+from rooms import Together
+
 from lowland.dynamics import (
     exact_spectrum,
     filtered_count,
@@ -56,3 +58,6 @@ PIECES = {
 }
 TRAINS = (measure_dynamics,)
 BY_THE_CLOCK = ()
+MEASURES = ()
+SAVES_BY_THE_CLOCK = (measure_dynamics,)
+TOGETHER = {"gradient_noise": Together(noise, "the same batches")}

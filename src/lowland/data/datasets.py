@@ -48,6 +48,11 @@ class Dataset:
         _, channels, height, width = self.images.shape
         return channels, height, width
 
+    def __repr__(self) -> str:
+        """Name the set and its sizes; the images themselves would fill the screen."""
+        sizes = f"{len(self.images)} images of {' x '.join(map(str, self.in_shape))}"
+        return f"Dataset({self.name!r}, {sizes}, {len(self.test_images)} to test on)"
+
 
 def load(
     name: str,

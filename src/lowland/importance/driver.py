@@ -221,11 +221,12 @@ def train_with_importance(
     )
     if result.status is Status.FINISHED:
         chooser.warn_if_idle()
+    tau = chooser.tau  # brings the history up to date with the last step
     found = ImportanceResult(
         result,
         [list(item) for item in chooser.switches],
         [list(item) for item in chooser.switch.history],
-        chooser.tau,
+        tau,
         chooser.kappa,
         chooser.active_steps,
         chooser.costs,

@@ -199,6 +199,11 @@ def make_run(
 ) -> Run:
     """Make the parts of a run."""
     params = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not params:
+        raise ValueError(
+            f"the model must have a parameter that requires a gradient; {type(model).__name__} "
+            "has none. Call model.requires_grad_(True), or unfreeze what should move."
+        )
     made = optimizer(params)
     return Run(
         model,

@@ -24,6 +24,9 @@ def seed_from(seed: int, *labels: int | str) -> int:
         A number of 63 bits: the start of the SHA-256 of seed and labels, the same on every
         machine.
 
+    Raises:
+        ValueError: If the seed is not a whole number.
+
     Source:
         Ours.
 
@@ -31,6 +34,8 @@ def seed_from(seed: int, *labels: int | str) -> int:
         >>> seed_from(0, "epoch", 3)
         1843803448533167844
     """
+    if not hasattr(seed, "__index__"):
+        raise ValueError(f"seed must be a whole number; got {seed!r}.")
     words = [int(seed), *(label if isinstance(label, str) else int(label) for label in labels)]
     digest = sha256(json.dumps(words).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

@@ -52,7 +52,7 @@ def write_packed(
     whole = {"sha256": UNSEALED, **own, "program": None, **header, **own}
     whole["sha256"] = UNSEALED
     try:
-        text = json.dumps(whole, allow_nan=False)
+        text = json.dumps(whole, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(
             f"the header must hold plain JSON values; it does not ({error!s:.200})."
