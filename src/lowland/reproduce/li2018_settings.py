@@ -265,10 +265,10 @@ def hour() -> Settings:
         "cifar10-full",
         "cifar10",
         "bn-cnn-128",
-        5,
+        2,
         (small_file,),
         examples=10000,
         measured=2000,
-        evaluate_every=5,
+        evaluate_every=2,
     )
     return Settings("hour", (mnist, quarter, own, full))

@@ -330,7 +330,7 @@ def packed_files(runs: Runs) -> dict[str, Any] | None:
         "Packed files, weighed and run",
         "Each file holds the weights, batch norm folded to a factor and a summand per channel, and "
         "the forward pass; beside it the checkpoint as float32. Dead weights, which none of the "
-        "first 20,000 training images feels, are set to zero first. The largest difference of "
+        "first 5,000 training images feels, are set to zero first. The largest difference of "
         "outputs on 1,000 test images is relative to the largest output; the accuracy is that of "
         "the file.",
         [

@@ -51,7 +51,7 @@ METHODS = {
 }
 
 READ_AT_ONCE = 500
-SWEPT = 20_000  # training images that dead weights must not be felt by
+SWEPT = 5_000  # training images that dead weights must not be felt by
 
 
 @dataclass(frozen=True)
