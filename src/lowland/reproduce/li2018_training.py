@@ -245,8 +245,8 @@ def train_arm(
         found |= {f"{part}_loss": value.loss, f"{part}_accuracy": percent(value.error)}
     found["packing"] = []
     if arm.method == "msa" and result.status is Status.FINISHED:
-        some = (part[:SWEPT] for part in images.train)
-        felt = Batches(*some, READ_AT_ONCE, shuffle=False, device=images.device)
+        inputs, labels = (part[:SWEPT] for part in images.train)
+        felt = Batches(inputs, labels, READ_AT_ONCE, shuffle=False, device=images.device)
         found["packing"] = measure_packing(model, loss_fn, felt, tests, folder)
     curve = [curve_row(row) for row in result.curve]
     return plain(
