@@ -105,3 +105,15 @@ def test_nothing_ternary_is_refused():
     model = discretize(nn.Sequential(nn.Linear(4, 4)), (-1, 1))
     with pytest.raises(UnsupportedModelError, match="must have a layer with weights -1, 0 and 1"):
         sweep_dead_weights(model, [])
+
+
+def test_batches_must_come_again_as_they_were(rng):
+    """A shuffling loader compares rows with others; tensors instead of pairs lose all but one."""
+    model = discretize(nn.Sequential(nn.Linear(4, 4)), (-1, 0, 1))
+    data = torch.rand(12, 4, generator=rng)
+    pairs = torch.utils.data.TensorDataset(data, torch.zeros(12))
+    loader = torch.utils.data.DataLoader(pairs, 6, shuffle=True, generator=rng)
+    with pytest.raises(ValueError, match="must be the same at every pass"):
+        sweep_dead_weights(model, loader)
+    with pytest.raises(ValueError, match=r"pairs \(inputs, target\); got a Tensor"):
+        sweep_dead_weights(model, list(data.split(6)))

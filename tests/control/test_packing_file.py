@@ -74,7 +74,7 @@ def test_round_trip(tmp_path):
 
 def test_the_seal_is_the_digest_of_the_file_with_zeros_in_its_place(whole):
     """Worked out here from the bytes alone."""
-    digest = re.search(rb'sha256\\": \\"([0-9a-f]{64})', whole)
+    digest = re.search(rb'sha256\\": ?\\"([0-9a-f]{64})', whole)
     assert digest is not None
     zeros = whole[: digest.start(1)] + b"0" * 64 + whole[digest.end(1) :]
     assert sha256(zeros).hexdigest().encode() == digest[1]
@@ -175,7 +175,7 @@ def test_any_json_in_the_table(place, key, value):
 @given(st.data())
 def test_altered_under_a_seal_that_holds(place, whole, data):
     """What an enemy writes is refused in words, or is a network that can be decoded."""
-    found = re.search(rb'sha256\\": \\"([0-9a-f]{64})', whole)
+    found = re.search(rb'sha256\\": ?\\"([0-9a-f]{64})', whole)
     assert found is not None
     raw = bytearray(whole[: found.start(1)] + b"0" * 64 + whole[found.end(1) :])
     for _ in range(data.draw(st.integers(1, 3))):

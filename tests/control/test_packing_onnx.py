@@ -232,10 +232,10 @@ def test_bad_input_meets_words(tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match="it says"):
         load_onnx(damaged)
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'lowland\[onnx\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'lowland\[export\]'"):
         export_onnx(floats, file, inputs)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'lowland\[onnx\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'lowland\[export\]'"):
         load_onnx(damaged)
     assert not file.exists()
 

@@ -1,5 +1,6 @@
 """A packed network computes what the float network computes, and its file brings it back."""
 
+import random
 from copy import deepcopy
 from math import log2
 
@@ -21,7 +22,7 @@ from lowland.control import (
 )
 from lowland.control.packing.file import read_packed
 from lowland.control.packing.layers import PackedLinear
-from lowland.control.packing.norms import ScaleOffset, scale_and_offset
+from lowland.control.packing.norms import Folded, ScaleOffset, scale_and_offset
 from lowland.errors import CheckpointError, UnsupportedModelError
 from lowland.params import call
 from small_networks import same, snapshot
@@ -99,8 +100,8 @@ def test_a_norm_behind_a_pool_stays_there():
     model, inputs = trained("residual")
     layers = dict(pack(model).network.named_modules())
     assert isinstance(layers["norm3"], ScaleOffset)
-    assert isinstance(layers["norm"], nn.Identity)
-    assert isinstance(layers["norm2"], nn.Identity)
+    assert isinstance(layers["norm"], Folded)
+    assert isinstance(layers["norm2"], Folded)
 
 
 def test_a_norm_along_the_second_axis_of_three():
@@ -114,7 +115,7 @@ def test_a_norm_along_the_second_axis_of_three():
         x = torch.randn(4, 9, 7)
     model.eval()
     packed = pack(model)
-    assert isinstance(packed.network[1], nn.Identity)
+    assert isinstance(packed.network[1], Folded)
     close(packed(x), model(x).detach())
     close(packed.unpack()(x), model(x).detach())
 
@@ -289,6 +290,139 @@ def test_layers_may_have_any_name(tmp_path):
     x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
     file = pack(model).save(tmp_path / "named.safetensors")
     close(load_packed(file)(x), model(x).detach())
+
+
+class Asks(nn.Module):
+    """Looks at the class of its layers, at a weight, and at an input that may be None."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.way = way
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        self.register_buffer("memory", torch.zeros(4))
+
+    def forward(self, x, mask=None):
+        for layer in (self.conv, self.norm):
+            x = layer(x)
+            if self.way == "isinstance" and isinstance(layer, nn.Conv2d | nn.BatchNorm2d):
+                x = torch.relu(x + self.conv.out_channels)
+            if self.way == "type" and type(layer) is nn.Conv2d:
+                x = torch.relu(x)
+        if self.way == "bias":
+            return x + self.conv.bias[:, None, None]
+        if self.way == "norm":
+            return x * self.norm.weight[:, None, None]
+        if self.way == "mask" and mask is None:
+            return x + 1
+        if self.way == "memory":
+            self.memory = self.memory * 0.5 + x.mean((0, 2, 3))
+            return x + self.memory[:, None, None]
+        if self.way == "chance":
+            return x * random.random()
+        return x
+
+
+def asking(way):
+    """Such a model with ternary weights and a norm that does something, and an input."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = discretize(Asks(way), (-1, 0, 1))
+        model.norm.running_mean.normal_()
+        nn.init.normal_(model.norm.weight)
+        return model.eval(), torch.randn(2, 3, 6, 6)
+
+
+@pytest.mark.parametrize("way", ["isinstance", "bias", "norm"])
+def test_models_that_look_at_their_layers(way, tmp_path):
+    """Packed layers are what torch's were to isinstance; what is read is not folded away."""
+    model, x = asking(way)
+    with torch.no_grad():
+        packed = pack(model)
+        close(packed(x), model(x))
+        close(load_packed(packed.save(tmp_path / "net.safetensors"), model)(x), model(x))
+        close(packed.unpack()(x), model(x))
+
+
+def test_a_model_that_asks_for_a_type_is_refused():
+    """Whatever we put there has another type, so the way would be another."""
+    with pytest.raises(UnsupportedModelError, match="must do the same with packed layers"):
+        pack(asking("type")[0])
+
+
+@pytest.mark.parametrize("way", ["mask", "memory", "chance", "hook", "forward"])
+def test_files_hold_no_forward_pass_that_they_could_not_repeat(way, tmp_path):
+    """An input that may be None, a state, chance, a hook or another forward need the code."""
+    model, x = asking(way)
+    if way == "hook":
+        model.register_forward_hook(lambda module, args, out: 2 * out)
+    if way == "forward":
+        model.forward = lambda x: 2 * Asks.forward(model, x)
+    packed = pack(model)
+    before = snapshot(packed)
+    file = packed.save(tmp_path / "net.safetensors")
+    assert same(snapshot(packed), before)
+    with pytest.raises(CheckpointError, match="does not hold the forward pass of Asks"):
+        load_packed(file)
+
+
+def test_norms_with_hooks_or_a_class_of_their_own_stay():
+    """What the user does around a norm is not folded away."""
+
+    class Twice(nn.BatchNorm2d):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    x = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    for norm in (Twice(4), nn.BatchNorm2d(4)):
+        model = discretize(nn.Sequential(nn.Conv2d(3, 4, 3), norm)).eval()
+        if type(norm) is nn.BatchNorm2d:
+            norm.register_forward_hook(lambda module, args, out: 3 * out)
+        close(pack(model)(x), model(x).detach())
+
+
+def test_files_carry_small_constants_and_bind_inputs(tmp_path):
+    """A tensor made in the forward pass travels; surplus and misspelt inputs are refused."""
+
+    class Shifted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(8, 4)
+            self.mean = torch.full((8,), 0.3)  # neither parameter nor buffer
+
+        def forward(self, x):
+            return self.layer(x - self.mean + torch.arange(8))
+
+    model = discretize(Shifted())
+    x = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
+    loaded = load_packed(pack(model).save(tmp_path / "net.safetensors"))
+    close(loaded(x), model(x).detach())
+    again = load_packed(loaded.save(tmp_path / "again.safetensors"))
+    assert torch.equal(again(x=x), loaded(x))
+    for args, kwargs in (((x, x), {}), ((x,), {"bais": 5.0})):
+        with pytest.raises(TypeError, match="the model takes x; got"):
+            loaded(*args, **kwargs)
+
+
+def test_another_forward_pass_is_refused(tmp_path):
+    """The same names and shapes, but tanh where the packed model had a relu."""
+    layers = nn.Linear(8, 8), nn.Linear(8, 3)
+    model = discretize(nn.Sequential(layers[0], nn.ReLU(), layers[1]))
+    file = pack(model).save(tmp_path / "net.safetensors")
+    with pytest.raises(CheckpointError, match="another forward pass than that of Sequential"):
+        load_packed(file, nn.Sequential(layers[0], nn.Tanh(), layers[1]))
+
+
+def test_a_state_dict_is_checked_before_a_kernel_reads_it():
+    """Lists that lead beyond the row are refused, not read."""
+    packed = pack(discretize(nn.Linear(64, 3), (-1, 0, 1)), formats="sparse16")
+    state = packed.state_dict()
+    (name,) = (key for key in state if key.endswith("starts"))
+    state[name] = state[name].clone()
+    state[name][-1] = 2**30
+    with pytest.raises(RuntimeError, match="packed"):
+        packed.load_state_dict(state)
+    with pytest.raises(TypeError, match="must be a torch.nn.Module; got OrderedDict"):
+        pack(state)
 
 
 def test_a_packed_model_is_not_trained():

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 __all__ = ["PackedAttention"]
 
 
-class PackedAttention(nn.Module):
+class PackedAttention(nn.MultiheadAttention):
     """:class:`torch.nn.MultiheadAttention` with its four projections as layers of their own.
 
     It is called like torch's. Nested tensors are not taken.
@@ -28,7 +28,6 @@ class PackedAttention(nn.Module):
 
     # torch's encoder layers ask for these, and leave their fused path for packed layers
     in_proj_bias = None
-    _qkv_same_embed_dim = False
 
     bias_k: Tensor | None
     bias_v: Tensor | None
@@ -46,10 +45,13 @@ class PackedAttention(nn.Module):
         bias_k: Tensor | None = None,
         bias_v: Tensor | None = None,
     ):
-        super().__init__()
+        nn.Module.__init__(self)  # not torch's, which would draw weights
         self.query, self.key, self.value, self.out = query, key, value, out
         self.num_heads, self.batch_first = num_heads, batch_first
         self.add_zero_attn = add_zero_attn
+        self._qkv_same_embed_dim = False
+        self.embed_dim = int(query.out_features)  # type: ignore[arg-type]
+        self.head_dim = self.embed_dim // num_heads
         self.register_buffer("bias_k", bias_k)
         self.register_buffer("bias_v", bias_v)
 

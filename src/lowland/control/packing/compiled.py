@@ -149,6 +149,8 @@ def is_plain(x: Shaped[Tensor, "..."]) -> bool:
     """
     if type(x) not in (Tensor, Parameter) or not x.is_cpu or x.dtype == torch.float64:
         return False
+    if x.is_neg():
+        return False
     if x.requires_grad and torch.is_grad_enabled():
         return False
     if torch.compiler.is_compiling() or torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]

@@ -86,6 +86,12 @@ def sweep_dead_weights(model: nn.Module, batches: Iterable[Any], *, seed: int = 
             now = outputs(model, batches)
             return all(torch.equal(a, b) for a, b in zip(before, now, strict=True))
 
+        if not is_same():
+            raise ValueError(
+                "the batches must be the same at every pass, in the same order; the outputs of two "
+                "passes differ. Pass shuffle=False, and no augmentation."
+            )
+
         weights = {path: layer.weight for path, layer in layers.items()}
         had = {path: int(weight.count_nonzero()) for path, weight in weights.items()}
         sweep(weights, felt, inputs, is_same)
@@ -111,6 +117,10 @@ def counts(
     inputs = {path: torch.zeros_like(count) for path, count in felt.items()}
     draws, examples = generator(seed, "dead weights"), 0
     for batch in batches:
+        if not isinstance(batch, tuple | list) or not batch:
+            raise ValueError(
+                f"batches must hold pairs (inputs, target); got a {type(batch).__name__}."
+            )
         seen: list[tuple[str, Tensor, Tensor]] = []
         with watched(layers, seen), torch.enable_grad():
             found = tensors_of(call(model, batch[0]))

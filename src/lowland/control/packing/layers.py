@@ -1,5 +1,6 @@
 """Layers whose weights are packed: linear ones, convolutions, embeddings."""
 
+from math import prod
 from typing import Any
 
 import torch
@@ -13,7 +14,13 @@ from lowland.control.packing.weight import PackedWeight, scaled
 __all__ = [
     "PackedBilinear",
     "PackedConv",
+    "PackedConv1d",
+    "PackedConv2d",
+    "PackedConv3d",
     "PackedConvTranspose",
+    "PackedConvTranspose1d",
+    "PackedConvTranspose2d",
+    "PackedConvTranspose3d",
     "PackedEmbedding",
     "PackedLayer",
     "PackedLinear",
@@ -45,10 +52,16 @@ class PackedLayer(nn.Module):
         offset: Float[Tensor, " outputs"] | None = None,
         options: dict[str, Any] | None = None,
     ):
-        super().__init__()
+        nn.Module.__init__(self)  # not that of torch's layer, which would draw a weight
         self.packed, self.options = packed, options or {}
         self.register_buffer("scale", scale)
         self.register_buffer("offset", offset)
+        for name, value in {**self.options, **self.sizes()}.items():  # as torch's layer has them
+            vars(self)[name] = tuple(value) if isinstance(value, list) else value
+
+    def sizes(self) -> dict[str, Any]:
+        """Numbers of inputs and outputs, by the names that torch's layer gives them."""
+        return {}
 
     @property
     def outputs(self) -> int:
@@ -86,11 +99,15 @@ class PackedLayer(nn.Module):
         return ", ".join(said)
 
 
-class PackedLinear(PackedLayer):
+class PackedLinear(PackedLayer, nn.Linear):
     """:class:`torch.nn.Linear` with a packed weight.
 
     ``options`` may hold ``axis``, the 1 of a batch norm: along it the factors and summands lie.
     """
+
+    def sizes(self) -> dict[str, Any]:
+        """Numbers of inputs and outputs, by the names that torch's layer gives them."""
+        return {"in_features": self.packed.num_columns, "out_features": self.outputs}
 
     @property
     def weight(self) -> Float[Tensor, "rows columns"]:
@@ -117,6 +134,11 @@ class PackedConv(PackedLayer):
     ``options`` hold ``kernel_size``, ``stride``, ``padding`` (numbers, or two for each axis, or
     a name), ``dilation``, ``groups`` and ``padding_mode``.
     """
+
+    def sizes(self) -> dict[str, Any]:
+        """Numbers of inputs and outputs, by the names that torch's layer gives them."""
+        per_group = self.packed.num_columns // prod(self.options["kernel_size"])
+        return {"in_channels": per_group * self.options["groups"], "out_channels": self.outputs}
 
     @property
     def weight(self) -> Float[Tensor, "rows channels *kernel"]:
@@ -169,6 +191,11 @@ class PackedConvTranspose(PackedLayer):
     ``output_padding``, ``dilation`` and ``groups``.
     """
 
+    def sizes(self) -> dict[str, Any]:
+        """Numbers of inputs and outputs, by the names that torch's layer gives them."""
+        per_group = self.packed.num_columns // prod(self.options["kernel_size"])
+        return {"in_channels": per_group * self.options["groups"], "out_channels": self.outputs}
+
     @property
     def weight(self) -> Float[Tensor, "inputs outputs_of_group *kernel"]:
         """The weight as floats."""
@@ -209,8 +236,37 @@ class PackedConvTranspose(PackedLayer):
         return extra
 
 
-class PackedBilinear(PackedLayer):
+class PackedConv1d(PackedConv, nn.Conv1d):
+    """Over one axis."""
+
+
+class PackedConv2d(PackedConv, nn.Conv2d):
+    """Over two axes."""
+
+
+class PackedConv3d(PackedConv, nn.Conv3d):
+    """Over three axes."""
+
+
+class PackedConvTranspose1d(PackedConvTranspose, nn.ConvTranspose1d):
+    """Over one axis."""
+
+
+class PackedConvTranspose2d(PackedConvTranspose, nn.ConvTranspose2d):
+    """Over two axes."""
+
+
+class PackedConvTranspose3d(PackedConvTranspose, nn.ConvTranspose3d):
+    """Over three axes."""
+
+
+class PackedBilinear(PackedLayer, nn.Bilinear):
     """:class:`torch.nn.Bilinear` with a packed weight; ``options`` hold ``in1_features``."""
+
+    def sizes(self) -> dict[str, Any]:
+        """Numbers of inputs and outputs, by the names that torch's layer gives them."""
+        second = self.packed.num_columns // self.options["in1_features"]
+        return {"in2_features": second, "out_features": self.outputs}
 
     @property
     def weight(self) -> Float[Tensor, "outputs first second"]:
@@ -232,8 +288,12 @@ class PackedBilinear(PackedLayer):
         return scaled(self.packed.multiply(pairs), self.scale, self.offset, axis=-1)
 
 
-class PackedEmbedding(PackedLayer):
+class PackedEmbedding(PackedLayer, nn.Embedding):
     """:class:`torch.nn.Embedding` with a packed table; rows are decoded as they are asked for."""
+
+    def sizes(self) -> dict[str, Any]:
+        """Numbers of rows and columns, by the names that torch's layer gives them."""
+        return {"num_embeddings": self.outputs, "embedding_dim": self.packed.num_columns}
 
     @property
     def weight(self) -> Float[Tensor, "rows columns"]:
@@ -251,9 +311,14 @@ class PackedEmbedding(PackedLayer):
 
         Raises:
             IndexError: If a row is not there.
+            TypeError: If the numbers are no integers.
         """
+        if index.is_floating_point() or index.dtype == torch.bool:
+            raise TypeError(f"indices must be integers; got {index.dtype}.")
         flat = index.reshape(-1).long()
-        if len(flat) and not 0 <= int(flat.min()) <= int(flat.max()) < self.packed.num_rows:
+        if not len(flat):
+            return torch.empty(*index.shape, self.packed.num_columns, dtype=self.dtype)
+        if not 0 <= int(flat.min()) <= int(flat.max()) < self.packed.num_rows:
             raise IndexError(
                 f"indices must lie in 0 to {self.packed.num_rows - 1}; got "
                 f"{int(flat.min())} to {int(flat.max())}."

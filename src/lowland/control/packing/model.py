@@ -133,7 +133,8 @@ class PackedModel(nn.Module):
             if chosen[path] != layer.packed.format:
                 held = encode(signs, chosen[path])
             kept |= {joined(path, f"packed.{name}"): tensor for name, tensor in held.items()}
-        steps = self.steps()
+        steps, constants = self.program()
+        kept |= constants
         header = {
             **described_layers(named, chosen),
             "aliases": aliases,
@@ -156,11 +157,11 @@ class PackedModel(nn.Module):
         named = self.network.body if isinstance(self.network, Program) else self.network
         return list(named.named_modules(remove_duplicate=False))
 
-    def steps(self) -> list[list[Any]] | None:
-        """Write the forward pass as plain values, if it can be."""
+    def program(self) -> tuple[list[list[Any]] | None, dict[str, Tensor]]:
+        """Write the forward pass as plain values, if it can be, and the constants it reads."""
         if isinstance(self.network, Program):
-            return self.network.steps
-        return write_program(self.network)
+            return self.network.steps, {}
+        return write_program(self.network) or (None, {})
 
     def summary(self) -> Summary:
         """Say per layer what is held: see :func:`lowland.control.summary`."""
@@ -233,6 +234,7 @@ def load_packed(
         The packed model, on the CPU.
 
     Raises:
+        TypeError: If the model is no module.
         CheckpointError: If the file is damaged, or does not fit the model, or holds no forward
             pass and no model is given.
 
@@ -249,7 +251,15 @@ def load_packed(
         raise CheckpointError(f"{file} must describe a packed model; {error!r} came.") from error
     layers = built_layers(header, tensors)
     if model is not None:
-        network = filled(as_network(deepcopy(model)), layers, tensors)
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model must be a torch.nn.Module; got {type(model).__name__}.")
+        network = filled(as_network(deepcopy(model)).eval(), layers, tensors)
+        own = write_program(network)
+        if steps is not None and (own is None or own[0] != steps):
+            raise CheckpointError(
+                f"{file} holds another forward pass than that of {type(model).__name__}; leave the "
+                "model out, or pass the one that was packed."
+            )
     elif steps is not None:
         network = Program(steps, layers, tensors)
     else:
@@ -276,7 +286,7 @@ def filled(
         if path in named:
             replace(network, named[path], layer)
     own = floats_of(dict(network.named_modules(remove_duplicate=False)))
-    held = tuple(joined(path, "packed.") for path in layers)
+    held = ("program/", *(joined(path, "packed.") for path in layers))
     tensors = {name: value for name, value in tensors.items() if not name.startswith(held)}
     problems = differences(own, tensors)
     if problems:

@@ -6,11 +6,13 @@ from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Graph
 
 from lowland.control.discretize import is_meant
 from lowland.control.packing.choose import Formats, check_formats, choose_format
 from lowland.control.packing.model import PackedModel, as_network
-from lowland.control.packing.norms import fold_norms, replace
+from lowland.control.packing.norms import fold_norms, replace, traced
+from lowland.control.packing.program import way
 from lowland.control.packing.replace import is_packable, packed_layer, why_not
 from lowland.control.packing.summary import Summary
 from lowland.control.packing.weight import PackedWeight
@@ -48,6 +50,7 @@ def pack(
 
     Raises:
         UnsupportedModelError: If no layer has binary or ternary weights.
+        TypeError: If the model is no module.
         ValueError: If a name in ``skip`` or ``formats`` meets no layer, or a format cannot hold
             a layer.
 
@@ -62,8 +65,15 @@ def pack(
         >>> packed.bytes()
         512
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module; got {type(model).__name__}.")
+    if isinstance(model, PackedModel):
+        raise UnsupportedModelError(
+            "the model must not be packed yet; it is. Call its change_formats, or unpack it first."
+        )
     skipped = (skip,) if isinstance(skip, str | type) else tuple(skip)
     network = as_network(deepcopy(model)).eval().requires_grad_(False)
+    graph = traced(network)
     layers, reasons = layers_to_pack(network, skipped)
     if not layers:
         raise UnsupportedModelError(
@@ -78,8 +88,19 @@ def pack(
             return choose_format(signs, path, formats, layer)
 
         replace(network, layer, packed_layer(layer, choose, known))
-    fold_norms(network)
+    check_way(model, graph, traced(network))
+    fold_norms(network, graph)
     return PackedModel(network, reasons)
+
+
+def check_way(model: nn.Module, before: Graph | None, after: Graph | None) -> None:
+    """Refuse a model whose forward pass goes another way through packed layers."""
+    if before is not None and (after is None or way(before) != way(after)):
+        raise UnsupportedModelError(
+            f"the forward pass of {type(model).__name__} must do the same with packed layers as "
+            "with torch's; it asks for the class of a layer, or for what a packed one has not. "
+            "Ask with isinstance, or skip these layers."
+        )
 
 
 def summary(model: nn.Module) -> Summary:

@@ -3,23 +3,24 @@
 import builtins
 import logging
 from collections.abc import Mapping
+from copy import deepcopy
+from inspect import signature
+from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.fx import Node, Tracer
+from torch.fx import Graph, Node, Tracer
 
 from lowland.control.packing.allowed import ATTRIBUTES, FUNCTIONS, METHODS, NAMES
-from lowland.control.packing.attention import PackedAttention
-from lowland.control.packing.layers import PackedLayer
-from lowland.control.packing.norms import ScaleOffset
+from lowland.control.packing.norms import LEAVES, is_plain
 from lowland.errors import CheckpointError
 
-__all__ = ["Program", "write_program"]
+__all__ = ["Program", "way", "write_program"]
 
 log = logging.getLogger(__name__)
 
-LEAVES = (PackedLayer, PackedAttention, ScaleOffset)
+MOST_CONSTANTS = 2**16  # numbers that a forward pass may carry besides the model's tensors
 
 
 class Program(nn.Module):
@@ -93,6 +94,12 @@ class Program(nn.Module):
             CheckpointError: If the steps do not end with an output.
             TypeError: If an input is missing, or one too many.
         """
+        known = [target for kind, _, target, *_ in self.calls if kind == "input"]
+        if len(args) > len(known) or any(name not in known[len(args) :] for name in kwargs):
+            raise TypeError(
+                f"the model takes {', '.join(known)}; got {len(args)} inputs by place and "
+                f"{', '.join(kwargs) or 'none'} by name."
+            )
         given = list(args)
         values: dict[str, Any] = {}
         for kind, name, target, arguments, named in self.calls:
@@ -143,25 +150,81 @@ class ToFunctions(Tracer):
         return isinstance(m, LEAVES)
 
 
-def write_program(network: nn.Module) -> list[list[Any]] | None:
+def write_program(network: nn.Module) -> tuple[list[list[Any]], dict[str, Tensor]] | None:
     """Write the forward pass of a network as plain values.
 
     Args:
-        network: A network with packed layers.
+        network: A network with packed layers; it is not touched.
 
     Returns:
-        The steps, for :class:`Program`; None where the way depends on the inputs, or calls what a
-        file may not ask for.
+        The steps, for :class:`Program`, and the constants they read, by name; None where a file
+        could not hold all that the model does: its way depends on its inputs or on chance, it
+        changes its own state, has hooks, takes any number of inputs, or calls what a file may not
+        ask for.
     """
     try:
-        graph = ToFunctions().trace(network)
-        return [step_of(node) for node in graph.nodes]
+        return written(network)
     except Exception as reason:  # whatever the user's forward does with a symbol
         log.info("the file will not run without the model's code: %s", reason)
         return None
 
 
-def step_of(node: Node) -> list[Any]:
+def written(network: nn.Module) -> tuple[list[list[Any]], dict[str, Tensor]]:
+    """Follow the network, and make sure that what was seen is all there is."""
+    parameters = signature(network.forward).parameters.values()
+    if not is_plain(network):
+        raise ValueError("the model has hooks, or a forward pass of its own.")
+    if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters):
+        raise ValueError("it takes any number of inputs.")
+    copy = deepcopy(network)
+    state = held(copy)
+    graph = ToFunctions().trace(copy)
+    kept = dict([*copy.named_parameters(remove_duplicate=False),
+                 *copy.named_buffers(remove_duplicate=False)])  # fmt: skip
+    constants = {
+        str(node.target): attrgetter(str(node.target))(copy)
+        for node in graph.nodes
+        if node.op == "get_attr" and node.target not in kept
+    }
+    if any(held(copy)[name] != value for name, value in state.items()):
+        raise ValueError("it changes its own state.")
+    if sum(tensor.numel() for tensor in constants.values()) > MOST_CONSTANTS:
+        raise ValueError("it reads large constants, maybe a packed weight.")
+    names = {target: f"program/{i}" for i, target in enumerate(constants)}
+    steps = [step_of(node, names) for node in graph.nodes]
+    again = ToFunctions().trace(deepcopy(network))
+    if steps != [step_of(node, names) for node in again.nodes]:
+        raise ValueError("it does something else at every call.")
+    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+    if defaults:
+        usual = ToFunctions().trace(deepcopy(network), concrete_args=defaults)
+        if way(usual) != way(graph):
+            raise ValueError(f"its way depends on whether {', '.join(defaults)} are given.")
+    return steps, {names[target]: tensor for target, tensor in constants.items()}
+
+
+def held(network: nn.Module) -> dict[str, int]:
+    """Identify everything that the modules hold as attributes."""
+    return {
+        f"{path}.{name}": id(value)
+        for path, module in network.named_modules()
+        for name, value in [*vars(module).items(), *module._buffers.items()]
+    }
+
+
+def way(graph: Graph) -> list[tuple[str, str]]:
+    """List what a graph calls, without the checks that the tracer puts in."""
+    checks = {node for node in graph.nodes if str(node.target).find("_assert") >= 0}
+    return [
+        (node.op, str(node.target))
+        for node in graph.nodes
+        if node.op in ("call_module", "call_function", "call_method")
+        and node not in checks
+        and not (node.users and set(node.users) <= checks)
+    ]
+
+
+def step_of(node: Node, names: Mapping[str, str]) -> list[Any]:
     """Write one step."""
     args = [encoded(argument) for argument in node.args]
     kwargs = {key: encoded(value) for key, value in node.kwargs.items()}
@@ -176,7 +239,8 @@ def step_of(node: Node) -> list[Any]:
         raise ValueError(f"it calls the method {target}.")
     kinds = {"placeholder": "input", "output": "output", "get_attr": "tensor",
              "call_module": "layer", "call_method": "method"}  # fmt: skip
-    return [kinds[node.op], node.name, str(target), args, kwargs]
+    target = names.get(str(target), str(target))
+    return [kinds[node.op], node.name, target, args, kwargs]
 
 
 def encoded(value: Any) -> Any:

@@ -5,24 +5,22 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lowland.control.packing import layers as packed_kinds
+from lowland.control.packing import norms as norm_kinds
 from lowland.control.packing.attention import PackedAttention
 from lowland.control.packing.file import packed_tensors
-from lowland.control.packing.layers import (
-    PackedBilinear,
-    PackedConv,
-    PackedConvTranspose,
-    PackedEmbedding,
-    PackedLayer,
-    PackedLinear,
-)
-from lowland.control.packing.norms import ScaleOffset
+from lowland.control.packing.layers import PackedLayer
+from lowland.control.packing.norms import Folded, ScaleOffset
 from lowland.control.packing.weight import PackedWeight
 from lowland.errors import CheckpointError
 
 __all__ = ["PROJECTIONS", "built_layers", "described_layers", "float_linear"]
 
-PACKED = (PackedLinear, PackedConv, PackedConvTranspose, PackedEmbedding, PackedBilinear)
-KINDS = {kind.__name__: kind for kind in PACKED}
+KINDS = {
+    name: getattr(packed_kinds, name) for name in packed_kinds.__all__ if name != "PackedLayer"
+}
+SCALED = {stays.__name__: stays for stays, _ in norm_kinds.NORMS.values()}
+FOLDED = {goes.__name__: goes for _, goes in norm_kinds.NORMS.values()}
 PROJECTIONS = ("query", "key", "value", "out")
 
 
@@ -55,10 +53,8 @@ def described_layers(named: Mapping[str, nn.Module], formats: Mapping[str, str])
             layers[path] = {**said, **kept, **sizes}
         elif isinstance(module, PackedAttention):
             parts[path] = {"kind": "PackedAttention", "options": module.options}
-        elif isinstance(module, ScaleOffset):
-            parts[path] = {"kind": "ScaleOffset"}
-        elif isinstance(module, nn.Identity):
-            parts[path] = {"kind": "Identity"}
+        elif isinstance(module, ScaleOffset | Folded):
+            parts[path] = {"kind": type(module).__name__}
         elif isinstance(module, nn.Linear) and path.rpartition(".")[0] in inside:
             parts[path] = {"kind": "Linear"}
     return {"layers": layers, "ties": ties, "parts": parts}
@@ -96,10 +92,11 @@ def made(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, 
     for path, said in header["ties"].items():
         found[path] = layer(path, said, found[said["of"]].packed, tensors)  # type: ignore[arg-type]
     for path, said in header["parts"].items():
-        if said["kind"] == "ScaleOffset":
-            found[path] = ScaleOffset(tensors[f"{path}.scale"], tensors[f"{path}.offset"])
-        elif said["kind"] == "Identity":
-            found[path] = nn.Identity()
+        if said["kind"] in SCALED:
+            scale, offset = tensors[f"{path}.scale"], tensors[f"{path}.offset"]
+            found[path] = SCALED[said["kind"]](scale, offset)
+        elif said["kind"] in FOLDED:
+            found[path] = FOLDED[said["kind"]]()
         elif said["kind"] == "Linear":
             found[path] = float_linear(tensors[f"{path}.weight"], tensors.get(f"{path}.bias"))
     for path, said in header["parts"].items():

@@ -13,8 +13,12 @@ from lowland.control.packing.attention import PackedAttention
 from lowland.control.packing.codes import find_codes
 from lowland.control.packing.layers import (
     PackedBilinear,
-    PackedConv,
-    PackedConvTranspose,
+    PackedConv1d,
+    PackedConv2d,
+    PackedConv3d,
+    PackedConvTranspose1d,
+    PackedConvTranspose2d,
+    PackedConvTranspose3d,
     PackedEmbedding,
     PackedLayer,
     PackedLinear,
@@ -29,6 +33,8 @@ ChooseFormat = Callable[[Tensor], str]
 LINEAR = (nn.Linear, NonDynamicallyQuantizableLinear)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+PACKED_CONVOLUTIONS = (PackedConv1d, PackedConv2d, PackedConv3d)
+PACKED_TRANSPOSED = (PackedConvTranspose1d, PackedConvTranspose2d, PackedConvTranspose3d)
 KINDS = (*LINEAR, *CONVOLUTIONS, *TRANSPOSED, nn.Embedding, nn.Bilinear, nn.MultiheadAttention)
 
 
@@ -62,14 +68,18 @@ def why_not(module: nn.Module) -> str:
     """
     if module._forward_hooks or module._forward_pre_hooks:
         return "has forward hooks"
+    if "forward" in vars(module):
+        return "has a forward pass of its own"
     if isinstance(module, nn.Embedding) and module.max_norm is not None:
         return "renorms its rows (max_norm)"
     if isinstance(module, nn.MultiheadAttention):
         found = [codes_of(weight) for weight in projections(module)]
         return "" if any(found) else "its rows hold more than one magnitude"
     weight = module.weight
-    if not isinstance(weight, Tensor) or not weight.is_floating_point():
+    if not isinstance(weight, Tensor) or not weight.is_floating_point() or not weight.numel():
         return "has no real weight"
+    if not bool(weight.isfinite().all()):
+        return "its weight is not finite"
     return "" if codes_of(rows_of(module)) else "its rows hold more than one magnitude"
 
 
@@ -130,10 +140,12 @@ def layer_kind(module: Any) -> tuple[type[PackedLayer], dict[str, Any]]:
     """Find the packed kind of a layer, and what it needs beside its weight."""
     if isinstance(module, _ConvTransposeNd):
         names = ("kernel_size", "stride", "padding", "output_padding", "dilation", "groups")
-        return PackedConvTranspose, {name: plain(getattr(module, name)) for name in names}
+        kind = PACKED_TRANSPOSED[len(module.kernel_size) - 1]
+        return kind, {name: plain(getattr(module, name)) for name in names}
     if isinstance(module, _ConvNd):
         names = ("kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
-        return PackedConv, {name: plain(getattr(module, name)) for name in names}
+        kind = PACKED_CONVOLUTIONS[len(module.kernel_size) - 1]
+        return kind, {name: plain(getattr(module, name)) for name in names}
     if isinstance(module, nn.Embedding):
         return PackedEmbedding, {}
     if isinstance(module, nn.Bilinear):

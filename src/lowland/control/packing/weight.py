@@ -1,6 +1,7 @@
 """A binary or ternary weight in one of the formats: what packed layers have instead of floats."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from jaxtyping import Int8, Integer, Shaped
@@ -117,6 +118,20 @@ class PackedWeight(nn.Module):
         for name, tensor in tensors.items():
             self.register_buffer(name, tensor)
         self.format = format
+
+    def _load_from_state_dict(  # noqa: D102
+        self, state_dict: Any, prefix: str, metadata: Any, strict: bool, missing: Any,
+        unexpected: Any, errors: list[str],
+    ) -> None:  # fmt: skip
+        given = {name: state_dict.get(prefix + name, held) for name, held in self.tensors().items()}
+        try:
+            check_tensors(given, self.format, self.num_rows, self.num_columns)
+        except ValueError as error:  # what the kernels would trust
+            errors.append(f"{prefix[:-1]}: {error}")
+            return
+        super()._load_from_state_dict(
+            state_dict, prefix, metadata, strict, missing, unexpected, errors
+        )
 
     def extra_repr(self) -> str:
         """Say what is held."""
