@@ -9,7 +9,7 @@ import torch
 from onnx_networks import Block, Images, drawn, perceptron
 from torch import nn
 
-from lowland.control import RowScale
+from lowland.control import RowScale, load_packed, pack
 from lowland.control.packing import onnx_export
 from lowland.control.packing.onnx_export import MODES, discrete_onnx, export_onnx
 from lowland.control.packing.onnx_find import codes_along, find_discrete
@@ -336,3 +336,18 @@ def test_every_number_of_outputs(outputs, tmp_path):
     plain = onnxruntime.InferenceSession(str(file))
     for session in (load_onnx(file), load_onnx(file, expand=True), plain):
         assert relative_error(model, session, inputs) <= 1e-5
+
+
+def test_a_loaded_file_is_exported(tmp_path):
+    """What came from a packed file goes on to ONNX, without the model's code."""
+    model = drawn(perceptron(), seeded()).eval()
+    x = torch.randn(3, 33, generator=seeded())
+    loaded = load_packed(pack(model).save(tmp_path / "net.safetensors"))
+    session = load_onnx(export_onnx(loaded, tmp_path / "net.onnx", x))
+    (name,) = (entry.name for entry in session.get_inputs())
+    for rows in (1, 3):
+        found = session.run(None, {name: x[:rows].numpy()})[0]
+        expected = model(x[:rows]).detach()
+        assert float((torch.tensor(found) - expected).abs().max()) <= 1e-5 * float(
+            expected.abs().max()
+        )

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
+from inspect import signature
 from types import ModuleType
 from typing import Any
 from warnings import catch_warnings, filterwarnings
@@ -120,6 +121,8 @@ def trace(
     shapes = None
     if dynamic_batch:
         args, kwargs, shapes = with_open_batch(args, kwargs)
+        if shapes is not None and takes_any(network):  # torch names their axes one level deeper
+            shapes = {"kwargs": shapes} if kwargs else {"args": shapes}
     try:
         with quiet_export():
             program = torch.onnx.export(
@@ -150,6 +153,12 @@ def as_call(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if isinstance(inputs, Mapping):
         return (), dict(inputs)
     return (tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)), {}
+
+
+def takes_any(network: nn.Module) -> bool:
+    """Whether a forward pass takes any number of inputs, as that of a loaded file does."""
+    parameters = signature(network.forward).parameters.values()
+    return any(p.kind is p.VAR_POSITIONAL for p in parameters)
 
 
 def with_open_batch(args: Any, kwargs: Any) -> tuple[Any, Any, Any]:
