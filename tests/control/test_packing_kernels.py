@@ -102,14 +102,22 @@ def test_sums_of_integers_are_exact_at_any_shape(format, rows, columns, batch, s
     kernels.force(None)
 
 
-@pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize(
-    ("rows", "columns"), [(1, 1), (255, 31), (257, 2049), (16, 4), (64, 64), (321, 2047), (8, 4100)]
-)
+EDGES = [(1, 1), (255, 31), (257, 2049), (16, 4), (64, 64), (321, 2047), (8, 4100)]
+
+
+@pytest.mark.parametrize("format", FORMATS[:3])
+@pytest.mark.parametrize(("rows", "columns"), EDGES)
 def test_sums_are_exact_at_the_edges_of_blocks(level, format, rows, columns, rng):
     signs = draw_signs(rows, columns, format, rng)
     for batch in (0, 1, 3, 48, 64):
         check_product(format, signs, draw_integers(batch, columns, rng=rng))
+
+
+@pytest.mark.parametrize(("rows", "columns"), EDGES)
+def test_gaps_are_expanded_to_exact_sums(rows, columns, rng):
+    """They become lists, which the test above holds to every level."""
+    signs = draw_signs(rows, columns, "gaps", rng)
+    check_product("gaps", signs, draw_integers(3, columns, rng=rng))
 
 
 @pytest.mark.parametrize("format", FORMATS[:3])
