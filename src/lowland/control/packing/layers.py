@@ -69,9 +69,9 @@ class PackedLayer(nn.Module):
         return self.packed.num_rows
 
     @property
-    def weight(self) -> Tensor:
+    def weight(self) -> Float[Tensor, "..."]:
         """Decode the weight as floats, in the shape that torch's layer has."""
-        raise NotImplementedError
+        return self.dense(self.packed.decode())
 
     @property
     def bias(self) -> Tensor | None:
@@ -109,11 +109,6 @@ class PackedLinear(PackedLayer, nn.Linear):
         """Numbers of inputs and outputs, by the names that torch's layer gives them."""
         return {"in_features": self.packed.num_columns, "out_features": self.outputs}
 
-    @property
-    def weight(self) -> Float[Tensor, "rows columns"]:
-        """The weight as floats."""
-        return self.dense(self.packed.decode())
-
     def forward(self, x: Shaped[Tensor, "*batch columns"]) -> Shaped[Tensor, "*batch rows"]:
         """Multiply, scale and shift.
 
@@ -128,6 +123,12 @@ class PackedLinear(PackedLayer, nn.Linear):
         return scaled(out, self.scale, self.offset, axis)
 
 
+def channels_of(layer: PackedLayer) -> dict[str, Any]:
+    """Count the channels of a convolution, transposed or not."""
+    per_group = layer.packed.num_columns // prod(layer.options["kernel_size"])
+    return {"in_channels": per_group * layer.options["groups"], "out_channels": layer.outputs}
+
+
 class PackedConv(PackedLayer):
     """:class:`torch.nn.Conv1d`, ``Conv2d`` or ``Conv3d`` with a packed weight.
 
@@ -137,8 +138,7 @@ class PackedConv(PackedLayer):
 
     def sizes(self) -> dict[str, Any]:
         """Numbers of inputs and outputs, by the names that torch's layer gives them."""
-        per_group = self.packed.num_columns // prod(self.options["kernel_size"])
-        return {"in_channels": per_group * self.options["groups"], "out_channels": self.outputs}
+        return channels_of(self)
 
     @property
     def weight(self) -> Float[Tensor, "rows channels *kernel"]:
@@ -193,8 +193,7 @@ class PackedConvTranspose(PackedLayer):
 
     def sizes(self) -> dict[str, Any]:
         """Numbers of inputs and outputs, by the names that torch's layer gives them."""
-        per_group = self.packed.num_columns // prod(self.options["kernel_size"])
-        return {"in_channels": per_group * self.options["groups"], "out_channels": self.outputs}
+        return channels_of(self)
 
     @property
     def weight(self) -> Float[Tensor, "inputs outputs_of_group *kernel"]:
@@ -294,11 +293,6 @@ class PackedEmbedding(PackedLayer, nn.Embedding):
     def sizes(self) -> dict[str, Any]:
         """Numbers of rows and columns, by the names that torch's layer gives them."""
         return {"num_embeddings": self.outputs, "embedding_dim": self.packed.num_columns}
-
-    @property
-    def weight(self) -> Float[Tensor, "rows columns"]:
-        """The table as floats."""
-        return self.dense(self.packed.decode())
 
     def forward(self, index: Integer[Tensor, "*batch"]) -> Float[Tensor, "*batch columns"]:
         """Look rows up.
