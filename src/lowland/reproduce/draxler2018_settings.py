@@ -115,7 +115,7 @@ def settings(scale: str) -> Settings:
 
     ``smoke`` and ``laptop`` join small perceptrons on the embedded digits: ``laptop`` judges C1 to
     C10. ``hour`` joins four minima each of CNN-12, CNN-48 and ResNet-8 on CIFAR-10 on two cores,
-    with a sixteenth of the paper's steps. ``gpu`` has ten of the paper's architectures, four minima
+    with a sixteenth of the paper's steps, and for ResNet-8 half of that. ``gpu`` has ten of the paper's architectures, four minima
     of ResNet-20 among them, with the paper's 14 cycles at a tenth of their length. ``paper`` has
     its fourteen architectures with ten minima each, at the published lengths and batches; CIFAR-100
     by ``--set data=cifar100``.
@@ -177,7 +177,11 @@ def settings(scale: str) -> Settings:
         return Settings(
             scale,
             "cifar10",
-            (Network("cnn-12"), Network("cnn-48", pairs=4), Network("resnet-8", pairs=4)),
+            (
+                Network("cnn-12"),
+                Network("cnn-48", pairs=3),
+                Network("resnet-8", pairs=3, epochs=5, shorten=2),
+            ),
             training=Training(10, 128, augment="crop-flip"),
             schedule=Schedule(cycles, samples=3, examples=1000),
             sizes=(("cnn-12", "cnn-48"),),
