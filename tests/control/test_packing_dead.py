@@ -117,3 +117,94 @@ def test_batches_must_come_again_as_they_were(rng):
         sweep_dead_weights(model, loader)
     with pytest.raises(ValueError, match=r"pairs \(inputs, target\); got a Tensor"):
         sweep_dead_weights(model, list(data.split(6)))
+
+
+def test_batches_that_come_once_only(rng):
+    """After a generator has run out, no output could tell whether a weight is dead."""
+    model = discretize(nn.Sequential(nn.Linear(4, 4)), (-1, 0, 1))
+    before = model[0].weight.clone()
+    with pytest.raises(ValueError, match="Pass a list or a DataLoader"):
+        sweep_dead_weights(model, (batch for batch in batches(6, 4, rng=rng)))
+    with pytest.raises(ValueError, match="at least one batch; got none"):
+        sweep_dead_weights(model, [])
+    assert torch.equal(model[0].weight, before)
+
+
+def test_frozen_models_and_changes_in_place(rng):
+    """A relu that writes over a frozen layer's output leaves unit 0 silent all the same."""
+    model = nn.Sequential(nn.Linear(3, 2), nn.ReLU(inplace=True), nn.Linear(2, 1))
+    discretize(model, (-1, 0, 1))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[-1, -1, -1], [1, 1, 1]]))
+        model[0].bias.copy_(torch.tensor([-1.0, 0.0]))
+        model[2].weight.fill_(1)
+    model.requires_grad_(False)
+    sweep_dead_weights(model, batches(6, 3, rng=rng))
+    assert model[0].weight.tolist() == [[0, 0, 0], [1, 1, 1]]
+    assert model[2].weight.tolist() == [[0, 1]]
+
+
+def test_a_table_that_is_also_the_head(rng):
+    """What the head reads is not dead because nobody looks it up; one number for both places."""
+
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.head = nn.Embedding(6, 4), nn.Linear(4, 6, bias=False)
+            self.head.weight = self.table.weight
+
+        def forward(self, index):
+            return self.head(self.table(index))
+
+    model = discretize(Tied(), (-1, 0, 1))
+    with torch.no_grad():
+        model.table.weight.fill_(1)
+        model.table.weight[0, 3] = 0
+    swept = sweep_dead_weights(model, [(torch.tensor([0]), torch.zeros(1))])
+    # only row 0 is looked up, so that the head's last column meets a zero; row 0 stays
+    assert model.head.weight[:, :3].all()
+    assert not model.head.weight[:, 3].any()
+    assert swept.dead == {"table": 5, "head": 5}
+
+
+def test_pairs_of_inputs_and_tables_with_a_limit(rng):
+    """A bilinear layer meets products; an embedding that renorms its rows can be swept."""
+
+    class Pairs(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.both, self.table = nn.Bilinear(3, 2, 4), nn.Embedding(5, 2, max_norm=1e9)
+
+        def forward(self, x, index):
+            return self.both(x, self.table(index))
+
+    model = discretize(Pairs(), (-1, 0, 1))
+    with torch.no_grad():
+        model.both.weight.fill_(1)
+        model.table.weight.fill_(1)
+    x = torch.rand(6, 3, generator=rng) + 0.1
+    x[:, 1] = 0
+    sweep_dead_weights(model, [((x, torch.tensor([0, 0, 2, 2, 0, 2])), torch.zeros(6))])
+    assert not model.both.weight[:, 1].any()
+    assert model.both.weight[:, [0, 2]].all()
+    assert model.table.weight.any(1).tolist() == [True, False, True, False, False]
+
+
+def test_a_model_inside_a_wrapper(rng):
+    """DataParallel computes what its module does, so that one is swept."""
+    model = discretize(nn.Sequential(nn.Linear(4, 3)), (-1, 0, 1))
+    swept = sweep_dead_weights(nn.DataParallel(model), batches(6, 4, rng=rng, black=(1,)))
+    assert list(swept.dead) == ["0"]
+    assert not model[0].weight[:, 1].any()
+
+
+def test_a_model_without_float_outputs():
+    """Labels alone do not tell whether a weight counts."""
+
+    class Labels(nn.Sequential):
+        def forward(self, x):
+            return super().forward(x).argmax(1)
+
+    model = discretize(Labels(nn.Linear(4, 3)), (-1, 0, 1))
+    with pytest.raises(UnsupportedModelError, match="must return a tensor of floats"):
+        sweep_dead_weights(model, [(torch.ones(2, 4), torch.zeros(2))])

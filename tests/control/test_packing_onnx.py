@@ -351,3 +351,16 @@ def test_a_loaded_file_is_exported(tmp_path):
         assert float((torch.tensor(found) - expected).abs().max()) <= 1e-5 * float(
             expected.abs().max()
         )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
+def test_packed_models_leave_the_batch_open(name, tmp_path):
+    """Traced with one example; one and seven are run, in every mode."""
+    model, inputs = NETWORKS[name](1)
+    proto = trace(dense_copy(pack(model)), inputs, opset=onnx_export.OPSET)
+    source = name, model, proto, find_discrete(proto)
+    for mode in MODES:
+        session = load_onnx(written(source, mode, tmp_path))
+        for batch in (1, 7):
+            assert relative_error(model, session, NETWORKS[name](batch)[1]) <= 1e-5

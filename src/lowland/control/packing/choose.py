@@ -33,11 +33,15 @@ def check_formats(formats: Formats, paths: Iterable[str]) -> None:
 
     Raises:
         ValueError: If a rule is unknown, or a name meets no layer.
+        TypeError: If a name is no text.
     """
     given = formats if isinstance(formats, Mapping) else {"*": formats}
     for rule in given.values():
         if rule not in RULES:
             raise ValueError(f"formats must be among {', '.join(RULES)}; got {rule!r}.")
+    wrong = [name for name in given if not isinstance(name, str)]
+    if wrong:
+        raise TypeError(f"formats must map names of layers to formats; got the name {wrong[0]!r}.")
     paths = list(paths)
     unmet = [name for name in given if not any(fnmatchcase(path, name) for path in paths)]
     if unmet and isinstance(formats, Mapping):

@@ -13,7 +13,7 @@ from torch.nn import Parameter
 
 from lowland.control.packing.bits import padded_words
 from lowland.control.packing.gaps import decode_gaps
-from lowland.control.packing.lists import list_columns
+from lowland.control.packing.lists import MOST_COLUMNS, list_columns
 
 __all__ = [
     "Weight",
@@ -29,7 +29,6 @@ __all__ = [
 
 PORTABLE = "portable"
 LEVELS = ("scalar", "avx2", "avx512")  # in the order of the C code
-MOST_COLUMNS = 2**16  # that a list can name
 
 
 def load() -> ModuleType | None:

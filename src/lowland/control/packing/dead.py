@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice, zip_longest
 from typing import Any
 
 import torch
@@ -11,8 +13,9 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from lowland.control.marks import values_of
 from lowland.control.packing.codes import find_codes
+from lowland.control.packing.felt import strike_felt, strike_met
+from lowland.control.packing.network import without_wrappers
 from lowland.control.packing.replace import is_packable, rows_of
-from lowland.control.products import linear_in_parameters
 from lowland.errors import UnsupportedModelError
 from lowland.params import call
 from lowland.training import generator, kept_mode
@@ -22,7 +25,10 @@ __all__ = ["Swept", "sweep_dead_weights"]
 Masks = Mapping[str, Tensor]
 
 # Rows that lost their weights may wake a unit up; so many groups of them are tried in a layer.
-TRIALS = 16
+TRIALS = 8
+
+# Cheap passes over so many batches narrow down what all of them must prove.
+FEW_BATCHES = (1, 8)
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,7 @@ def sweep_dead_weights(model: nn.Module, batches: Iterable[Any], *, seed: int = 
     Source:
         Specification section 8 (weights with M = 0); the two-step proof is ours.
     """
+    model = without_wrappers(model)
     found = values_of(model)
     layers: dict[str, Any] = {
         path: module
@@ -77,26 +84,27 @@ def sweep_dead_weights(model: nn.Module, batches: Iterable[Any], *, seed: int = 
         )
     with kept_mode(model):
         model.eval()
-        felt, inputs, examples = counts(model, layers, batches, seed)
-        if not examples:
-            raise ValueError("batches must hold at least one batch; got none.")
         before = list(outputs(model, batches))
+        if not before:
+            raise ValueError("batches must hold at least one batch; got none.")
 
-        def is_same() -> bool:  # up to the first batch that is not
-            now = outputs(model, batches)
-            return all(torch.equal(a, b) for a, b in zip(before, now, strict=True))
+        def is_same(few: int | None) -> bool:  # up to the first batch that is not
+            now = islice(outputs(model, batches), few)
+            pairs = zip_longest(before[:few], now, fillvalue=[])
+            return all(are_equal(old, new) for old, new in pairs)
 
-        if not is_same():
+        if not is_same(None):
             raise ValueError(
                 "the batches must be the same at every pass, in the same order; the outputs of two "
-                "passes differ. Pass shuffle=False, and no augmentation."
+                "passes differ. Pass a list or a DataLoader, shuffle=False, and no augmentation."
             )
-
+        unfelt, unmet = unused(model, layers, batches, seed)
         weights = {path: layer.weight for path, layer in layers.items()}
         had = {path: int(weight.count_nonzero()) for path, weight in weights.items()}
-        sweep(weights, felt, inputs, is_same)
+        sweep(weights, unfelt, unmet, is_same)
     left = {path: int(weight.count_nonzero()) for path, weight in weights.items()}
-    return Swept({path: had[path] - left[path] for path in left}, left, examples)
+    dead = {path: had[path] - left[path] for path in left}
+    return Swept(dead, left, sum(len(found[0]) for found in before))
 
 
 def is_ternary(module: Any, values: tuple[float, ...] | None) -> bool:
@@ -109,35 +117,35 @@ def is_ternary(module: Any, values: tuple[float, ...] | None) -> bool:
     return codes is not None and codes.kind == "ternary"
 
 
-def counts(
+def unused(
     model: nn.Module, layers: dict[str, Any], batches: Iterable[Any], seed: int
-) -> tuple[dict[str, Tensor], dict[str, Tensor], int]:
-    """Count for every weight the examples that feel it, and those that meet its input."""
-    felt = {path: torch.zeros_like(module.weight.detach()) for path, module in layers.items()}
-    inputs = {path: torch.zeros_like(count) for path, count in felt.items()}
-    draws, examples = generator(seed, "dead weights"), 0
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Find the weights that no example feels, and of these the ones that multiply only zeros."""
+    unfelt, unmet = nonzero_weights(layers), nonzero_weights(layers)
+    draws = generator(seed, "dead weights")
     for batch in batches:
-        if not isinstance(batch, tuple | list) or not batch:
-            raise ValueError(
-                f"batches must hold pairs (inputs, target); got a {type(batch).__name__}."
-            )
+        watched_layers = {path: layer for path, layer in layers.items() if unfelt[path].any()}
+        if not watched_layers:
+            break
         seen: list[tuple[str, Tensor, Tensor]] = []
-        with watched(layers, seen), torch.enable_grad():
+        with watched(watched_layers, seen), torch.enable_grad():
             found = tensors_of(call(model, batch[0]))
             costates = [torch.randn(out.shape, generator=draws).to(out) for out in found]
             # only what depends on a layer has a costate
             gradients = torch.autograd.grad(
                 found, [out for _, _, out in seen], costates, allow_unused=True
             )
-        examples += len(found[0])
-        for (path, x, out), p in zip(seen, gradients, strict=True):
-            x = x if isinstance(layers[path], nn.Embedding) else (x != 0).to(out.dtype)
-            p = torch.zeros_like(out) if p is None else (p != 0).to(out.dtype)
-            formula = linear_in_parameters(layers[path])
-            assert formula is not None
-            felt[path] += formula(layers[path], (x.detach(),), p)["weight"]
-            inputs[path] += formula(layers[path], (x.detach(),), torch.ones_like(p))["weight"]
-    return felt, inputs, examples
+        for (path, x, out), gradient in zip(seen, gradients, strict=True):
+            p = torch.zeros_like(out, dtype=torch.bool) if gradient is None else gradient != 0
+            strike_felt(layers[path], unfelt[path], x, p)
+            strike_met(layers[path], unmet[path], x, p)
+    return unfelt, unmet
+
+
+def nonzero_weights(layers: dict[str, Any]) -> dict[str, Tensor]:
+    """Note the weights that are not zero; layers with a tied weight share the notes."""
+    once = {id(layer.weight): layer.weight.detach() != 0 for layer in layers.values()}
+    return {path: once[id(layer.weight)] for path, layer in layers.items()}
 
 
 @contextmanager
@@ -147,8 +155,8 @@ def watched(layers: dict[str, Any], seen: list[tuple[str, Tensor, Tensor]]) -> I
     def note(path: str) -> Callable[..., Tensor]:
         def hook(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
             out = out if out.requires_grad else out.detach().requires_grad_()
-            seen.append((path, args[0].detach(), out))
-            return out
+            seen.append((path, entering(module, args), out))
+            return out.clone()  # which may be changed in place
 
         return hook
 
@@ -158,6 +166,15 @@ def watched(layers: dict[str, Any], seen: list[tuple[str, Tensor, Tensor]]) -> I
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def entering(module: nn.Module, args: tuple[Tensor, ...]) -> Tensor:
+    """Say where the inputs of a layer are not zero; an embedding's are indices."""
+    if isinstance(module, nn.Embedding):
+        return args[0].detach()
+    if isinstance(module, nn.Bilinear):
+        return ((args[0] != 0).unsqueeze(-1) & (args[1] != 0).unsqueeze(-2)).flatten(-2)
+    return args[0] != 0
 
 
 def tensors_of(output: Any) -> list[Tensor]:
@@ -171,21 +188,49 @@ def tensors_of(output: Any) -> list[Tensor]:
     return []
 
 
-def outputs(model: nn.Module, batches: Iterable[Any]) -> Iterator[Tensor]:
+def outputs(model: nn.Module, batches: Iterable[Any]) -> Iterator[list[Tensor]]:
     """Run the model over all batches."""
     for batch in batches:
+        if not isinstance(batch, tuple | list) or not batch:
+            raise ValueError(
+                f"batches must hold pairs (inputs, target); got a {type(batch).__name__}."
+            )
         with torch.no_grad():
             found = tensors_of(call(model, batch[0]))
-        yield from found
+        if not found:
+            raise UnsupportedModelError(
+                "the model must return a tensor of floats, or some in a tuple, list or dict; "
+                f"{type(model).__name__} returns none. Sweep the part that does."
+            )
+        yield found
+
+
+def are_equal(old: list[Tensor], new: list[Tensor]) -> bool:
+    """Compare what a model returned for a batch, to the bit."""
+    return len(old) == len(new) and all(map(torch.equal, old, new))
 
 
 @torch.no_grad()
-def sweep(weights: Masks, felt: Masks, inputs: Masks, is_same: Callable[[], bool]) -> None:
+def sweep(
+    weights: Masks, unfelt: Masks, unmet: Masks, is_same: Callable[[int | None], bool]
+) -> None:
     """Set dead weights to zero, as many as leave the outputs alone."""
-    # what multiplies nothing but zeros adds nothing but zeros
-    unmet = {path: (inputs[path] == 0) & (weight != 0) for path, weight in weights.items()}
-    zeroed(weights, unmet, is_same)
-    dead = {path: (felt[path] == 0) & (weight != 0) for path, weight in weights.items()}
+    whole = partial(is_same, None)
+    zeroed(weights, unmet, whole)  # what multiplies nothing but zeros adds nothing but zeros
+    dead = {path: unfelt[path] & (weight != 0) for path, weight in weights.items()}
+    if zeroed(weights, dead, whole):
+        return
+    for few in FEW_BATCHES:
+        old = {path: weight.clone() for path, weight in weights.items()}
+        sweep_layers(weights, dead, partial(is_same, few))
+        dead = {path: dead[path] & (weight == 0) for path, weight in weights.items()}
+        for path, before in old.items():
+            weights[path].copy_(before)
+    sweep_layers(weights, dead, whole)
+
+
+def sweep_layers(weights: Masks, dead: Masks, is_same: Callable[[], bool]) -> None:
+    """Set dead weights to zero all at once, or layer by layer in ever smaller groups."""
     if zeroed(weights, dead, is_same):
         return
     for path in list(weights)[::-1]:  # what nobody reads any more may go

@@ -24,6 +24,9 @@ __all__ = ["packed_tensors", "read_packed", "write_packed"]
 FORMAT = "lowland-packed"
 VERSION = 1
 UNSEALED = "0" * 64
+MAGIC = {b"PK\x03\x04": "a zip file"} | {
+    bytes([0x80, protocol]): "a pickle" for protocol in range(2, 6)
+}
 
 
 def write_packed(
@@ -89,10 +92,25 @@ def read_packed(file: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         return opened(raw)
     except ValueError as error:
+        if kind := other_kind(raw):
+            raise CheckpointError(
+                f"{file} must be a file of PackedModel.save; it is {kind}, maybe of torch.save. "
+                "Load its weights into a model of their class (model.load_state_dict(torch.load("
+                "file, weights_only=True))), then pack that: pack(model).save(...)."
+            ) from error
         raise CheckpointError(
             f"{file} must be a whole file of a packed network: {error} Copy it, or pack the "
             "network, again."
         ) from error
+
+
+def other_kind(raw: bytes) -> str:
+    """Name what a file is that is none of ours, where its first bytes tell."""
+    if raw[8:9] != b"{":  # where the table of every safetensors file begins
+        for magic, kind in MAGIC.items():
+            if raw.startswith(magic):
+                return kind
+    return ""
 
 
 def opened(raw: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -126,7 +144,9 @@ def header_of(raw: bytes) -> dict[str, Any]:
     metadata = outer.get("__metadata__")
     text = metadata.get("lowland") if isinstance(metadata, dict) else None
     if not isinstance(text, str):
-        raise ValueError('its metadata must hold a text "lowland"; it holds none.')
+        raise ValueError(
+            'its metadata must hold a text "lowland", as PackedModel.save writes it; it holds none.'
+        )
     return parsed(text)
 
 

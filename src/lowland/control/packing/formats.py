@@ -1,4 +1,4 @@
-"""Four ways to hold signs -1, 0 and 1, their sizes, and the smallest."""
+"""Four ways to hold signs -1, 0 and 1, and their sizes."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,13 @@ from torch import Tensor
 from lowland.control.packing.bits import check_padding, pack_bits, padded_words, unpack_bits
 from lowland.control.packing.codes import check_signs
 from lowland.control.packing.gaps import bytes_of_gaps, check_gaps, decode_gaps, encode_gaps
-from lowland.control.packing.lists import LONGEST, check_lists, list_columns, signs_of_lists
+from lowland.control.packing.lists import (
+    LONGEST,
+    MOST_COLUMNS,
+    check_lists,
+    list_columns,
+    signs_of_lists,
+)
 
 __all__ = [
     "FORMATS",
@@ -19,7 +25,6 @@ __all__ = [
     "decode",
     "encode",
     "sizes",
-    "smallest",
 ]
 
 FORMATS = {
@@ -34,7 +39,6 @@ FORMATS = {
     },
 }
 MOST_WEIGHTS = 2**32  # of one layer: what a small file may make us allocate, in bytes
-MOST_COLUMNS = 2**16  # what uint16 can name
 
 
 def encode(signs: Int8[Tensor, "rows columns"], format: str) -> dict[str, Tensor]:
@@ -135,20 +139,6 @@ def sizes(signs: Int8[Tensor, "rows columns"]) -> dict[str, int]:
     lists = 2 * int(signs.count_nonzero()) + 4 * (2 * rows + 1)
     known = {"bit1": plane, "bit2planes": 2 * plane, "sparse16": lists}
     return {n: known[n] if n in known else bytes_of_gaps(signs) for n in applicable(signs)}
-
-
-def smallest(signs: Int8[Tensor, "rows columns"]) -> tuple[str, dict[str, Tensor]]:
-    """Hold signs in the format with the fewest bytes.
-
-    Args:
-        signs: -1, 0 and 1.
-
-    Returns:
-        The format, and what it holds.
-    """
-    counted = sizes(signs)
-    format = min(counted, key=lambda name: counted[name])
-    return format, encode(signs, format)
 
 
 def bytes_of(tensors: Mapping[str, Tensor]) -> int:

@@ -11,6 +11,7 @@ from lowland.control.packing.codes import row_chunks
 __all__ = ["check_lists", "list_columns", "signs_of_lists"]
 
 LONGEST = 2**31 - 1  # what int32 starts can count
+MOST_COLUMNS = 2**16  # what uint16 can name
 
 
 def list_columns(

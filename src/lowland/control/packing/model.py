@@ -1,9 +1,9 @@
 """A model whose binary and ternary weights are packed: run it, save it, load it, take it apart."""
 
 from collections.abc import Mapping
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
+from warnings import warn
 
 import torch
 from torch import Tensor, nn
@@ -12,14 +12,14 @@ from lowland.control.packing.choose import Formats, check_formats, choose_format
 from lowland.control.packing.file import read_packed, write_packed
 from lowland.control.packing.formats import encode
 from lowland.control.packing.layers import PackedLayer
+from lowland.control.packing.network import as_network, check_model
 from lowland.control.packing.norms import replace
 from lowland.control.packing.program import Program, write_program
 from lowland.control.packing.rebuild import PROJECTIONS, built_layers, described_layers
-from lowland.control.packing.replace import is_packable
 from lowland.control.packing.summary import Summary, summarize
 from lowland.control.packing.unpack import unpacked
 from lowland.control.packing.weight import PackedWeight
-from lowland.errors import CheckpointError, UnsupportedModelError
+from lowland.errors import CheckpointError, FallbackWarning, UnsupportedModelError
 from lowland.training.checkpoints import differences, tied
 
 __all__ = ["PackedModel", "load_packed"]
@@ -62,19 +62,19 @@ class PackedModel(nn.Module):
         """
         return self.network(*args, **kwargs)
 
-    def train(self, mode: bool = True) -> "PackedModel":
+    def train(self, mode: bool | None = None) -> "PackedModel":
         """Stay in evaluation mode.
 
         Args:
-            mode: False, as :meth:`eval` passes it.
+            mode: What a parent's ``train`` and ``eval`` pass on; it changes nothing here.
 
         Returns:
             The model.
 
         Raises:
-            UnsupportedModelError: If asked to train.
+            UnsupportedModelError: If it is called without a mode, by somebody who wants to train.
         """
-        if mode:
+        if mode is None:
             raise UnsupportedModelError(
                 "a packed model is for inference; train() was called. Train the model it was made "
                 "of, then pack that again."
@@ -94,19 +94,25 @@ class PackedModel(nn.Module):
 
         Returns:
             The model.
+
+        Raises:
+            ValueError: If a format is unknown or cannot hold a layer; nothing is changed then.
         """
         layers = self.packed_layers()
         check_formats(formats, layers)
+        chosen = {
+            path: choose_format(layer.packed.decode(), path, formats, layer)
+            for path, layer in layers.items()
+        }  # all of them before the first change, since a format may not fit
         for path, layer in layers.items():
-            signs = layer.packed.decode()
-            layer.packed.change_format(choose_format(signs, path, formats, layer))
+            layer.packed.change_format(chosen[path])
         return self
 
     def save(self, file: str | Path, *, formats: Formats = "size") -> Path:
         """Write the model as one ``.safetensors`` file, atomically.
 
-        The file runs without the model's code where ``torch.fx`` can follow it; else
-        :func:`load_packed` asks for the model. It can be read with numpy alone.
+        The file runs without the model's code where ``torch.fx`` can follow it; else a warning says
+        so, and :func:`load_packed` asks for the model. It can be read with numpy alone.
 
         Args:
             file: Where to.
@@ -118,6 +124,9 @@ class PackedModel(nn.Module):
 
         Raises:
             ValueError: If a format is unknown or cannot store a layer.
+
+        Warns:
+            FallbackWarning: If the file does not hold the forward pass, and why.
         """
         named = dict(self.named_layers())
         tensors = floats_of(named)
@@ -133,7 +142,7 @@ class PackedModel(nn.Module):
             if chosen[path] != layer.packed.format:
                 held = encode(signs, chosen[path])
             kept |= {joined(path, f"packed.{name}"): tensor for name, tensor in held.items()}
-        steps, constants = self.program()
+        steps, constants, reason = self.program()
         kept |= constants
         header = {
             **described_layers(named, chosen),
@@ -142,7 +151,17 @@ class PackedModel(nn.Module):
             "model": type(self.network).__name__,
             "reasons": self.reasons,
         }
-        return write_packed(file, header, kept)
+        written = write_packed(file, header, kept)
+        if steps is None:
+            name = type(self.network).__name__
+            warn(
+                f"{file} does not hold the forward pass of {name}, which torch.fx must be able to "
+                f'follow; it says: {reason}. Load it with load_packed("{file}", model), where '
+                f"model is that {name} with any weights.",
+                FallbackWarning,
+                stacklevel=2,
+            )
+        return written
 
     def packed_layers(self) -> dict[str, PackedLayer]:
         """Give the packed layers by path; of tied ones the first."""
@@ -157,11 +176,11 @@ class PackedModel(nn.Module):
         named = self.network.body if isinstance(self.network, Program) else self.network
         return list(named.named_modules(remove_duplicate=False))
 
-    def program(self) -> tuple[list[list[Any]] | None, dict[str, Tensor]]:
-        """Write the forward pass as plain values, if it can be, and the constants it reads."""
+    def program(self) -> tuple[list[list[Any]] | None, dict[str, Tensor], str]:
+        """Write the forward pass as plain values, with its constants, or say why that cannot be."""
         if isinstance(self.network, Program):
-            return self.network.steps, {}
-        return write_program(self.network) or (None, {})
+            return self.network.steps, {}, ""
+        return write_program(self.network)
 
     def summary(self) -> Summary:
         """Say per layer what is held: see :func:`lowland.control.summary`."""
@@ -174,32 +193,6 @@ class PackedModel(nn.Module):
             A copy; it is what exporters take.
         """
         return unpacked(self.network)
-
-
-def as_network(model: nn.Module) -> nn.Module:
-    """Hold a model that is itself one layer inside another, so that it can be replaced.
-
-    Args:
-        model: The user's model.
-
-    Returns:
-        A network in which every layer has a parent.
-    """
-    if isinstance(model, nn.MultiheadAttention | nn.Bilinear):
-        return Alone(model)  # a sequence takes one input
-    return nn.Sequential(model) if is_packable(model) else model
-
-
-class Alone(nn.Module):
-    """A layer that is the whole model, whatever it takes."""
-
-    def __init__(self, layer: nn.Module):
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the layer."""
-        return self.layer(*args, **kwargs)
 
 
 def floats_of(named: Mapping[str, nn.Module]) -> dict[str, Tensor]:
@@ -251,11 +244,9 @@ def load_packed(
         raise CheckpointError(f"{file} must describe a packed model; {error!r} came.") from error
     layers = built_layers(header, tensors)
     if model is not None:
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"model must be a torch.nn.Module; got {type(model).__name__}.")
-        network = filled(as_network(deepcopy(model)).eval(), layers, tensors)
-        own = write_program(network)
-        if steps is not None and (own is None or own[0] != steps):
+        check_model(model)
+        network = filled(as_network(model).eval(), layers, tensors)
+        if steps is not None and write_program(network)[0] != steps:
             raise CheckpointError(
                 f"{file} holds another forward pass than that of {type(model).__name__}; leave the "
                 "model out, or pass the one that was packed."
@@ -264,8 +255,8 @@ def load_packed(
         network = Program(steps, layers, tensors)
     else:
         raise CheckpointError(
-            f"{file} does not hold the forward pass of {name}; build the model with any weights "
-            "and pass it: load_packed(file, model)."
+            f"{file} does not hold the forward pass of {name}; build that {name} with any weights "
+            f'and pass it: load_packed("{file}", model).'
         )
     packed = PackedModel(network.requires_grad_(False), reasons)
     return packed if formats is None else packed.change_formats(formats)

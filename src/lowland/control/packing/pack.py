@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable
-from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +10,11 @@ from torch.fx import Graph
 
 from lowland.control.discretize import is_meant
 from lowland.control.packing.choose import Formats, check_formats, choose_format
-from lowland.control.packing.model import PackedModel, as_network
+from lowland.control.packing.model import PackedModel
+from lowland.control.packing.network import as_network, check_model
 from lowland.control.packing.norms import fold_norms, replace, traced
 from lowland.control.packing.program import way
-from lowland.control.packing.replace import is_packable, packed_layer, why_not
+from lowland.control.packing.replace import is_packable, packed_layer, why_never, why_not
 from lowland.control.packing.summary import Summary
 from lowland.control.packing.weight import PackedWeight
 from lowland.errors import UnsupportedModelError
@@ -39,7 +40,9 @@ def pack(
     the sums only.
 
     Args:
-        model: Any module; it is not touched.
+        model: Any module; it is not touched. ``DataParallel``, ``DistributedDataParallel`` and
+            what ``torch.compile`` returns are taken off: layers have the names that they have
+            inside.
         formats: ``"size"`` (the smallest that runs as it is), ``"time"`` (the one measured fastest
             here), the name of a format, or a mapping from names or patterns of layers to one of
             these.
@@ -49,8 +52,9 @@ def pack(
         The packed model; it is for inference only.
 
     Raises:
-        UnsupportedModelError: If no layer has binary or ternary weights.
-        TypeError: If the model is no module.
+        UnsupportedModelError: If no layer has binary or ternary weights, or the model is packed,
+            compiled by ``torch.jit``, lazy or on the meta device.
+        TypeError: If the model is no module, or ``skip`` holds neither names nor types.
         ValueError: If a name in ``skip`` or ``formats`` meets no layer, or a format cannot hold
             a layer.
 
@@ -65,14 +69,13 @@ def pack(
         >>> packed.bytes()
         512
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module; got {type(model).__name__}.")
     if isinstance(model, PackedModel):
         raise UnsupportedModelError(
             "the model must not be packed yet; it is. Call its change_formats, or unpack it first."
         )
-    skipped = (skip,) if isinstance(skip, str | type) else tuple(skip)
-    network = as_network(deepcopy(model)).eval().requires_grad_(False)
+    check_model(model)
+    skipped = checked_skip(skip)
+    network = as_network(model).eval().requires_grad_(False)
     graph = traced(network)
     layers, reasons = layers_to_pack(network, skipped)
     if not layers:
@@ -91,6 +94,20 @@ def pack(
     check_way(model, graph, traced(network))
     fold_norms(network, graph)
     return PackedModel(network, reasons)
+
+
+def checked_skip(skip: Any) -> tuple[str | type[nn.Module], ...]:
+    """List what is skipped, or say what that must be."""
+    items = [skip] if isinstance(skip, str | type) or not isinstance(skip, Iterable) else list(skip)
+    wrong = [item for item in items if not isinstance(item, str | type)]
+    if wrong or isinstance(skip, nn.Module):  # a sequence of layers is iterable, too
+        got = skip if isinstance(skip, nn.Module) else wrong[0]
+        raise TypeError(
+            "skip must be names, patterns or types of modules; got an "
+            f'object of type {type(got).__name__}. Pass for instance skip="head", or '
+            'skip=["blocks.*", torch.nn.Embedding].'
+        )
+    return tuple(items)
 
 
 def check_way(model: nn.Module, before: Graph | None, after: Graph | None) -> None:
@@ -137,11 +154,12 @@ def layers_to_pack(
             closed.append(f"{path}.")
             if is_packable(module):
                 reasons[path] = "skipped"
-        elif is_packable(module) and not path.startswith(tuple(closed)):
-            reason = why_not(module)
+        elif not path.startswith(tuple(closed)):
+            is_candidate = is_packable(module)
+            reason = why_not(module) if is_candidate else why_never(module)
             if reason:
                 reasons[path] = reason
-            else:
+            elif is_candidate:
                 layers[path] = module
                 if isinstance(module, nn.MultiheadAttention):
                     closed.append(f"{path}.")

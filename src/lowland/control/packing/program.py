@@ -1,7 +1,6 @@
 """A network's forward pass as a list of plain values, so that a file can run without its code."""
 
 import builtins
-import logging
 from collections.abc import Mapping
 from copy import deepcopy
 from inspect import signature
@@ -17,8 +16,6 @@ from lowland.control.packing.norms import LEAVES, is_plain
 from lowland.errors import CheckpointError
 
 __all__ = ["Program", "way", "write_program"]
-
-log = logging.getLogger(__name__)
 
 MOST_CONSTANTS = 2**16  # numbers that a forward pass may carry besides the model's tensors
 
@@ -150,23 +147,22 @@ class ToFunctions(Tracer):
         return isinstance(m, LEAVES)
 
 
-def write_program(network: nn.Module) -> tuple[list[list[Any]], dict[str, Tensor]] | None:
+def write_program(network: nn.Module) -> tuple[list[list[Any]] | None, dict[str, Tensor], str]:
     """Write the forward pass of a network as plain values.
 
     Args:
         network: A network with packed layers; it is not touched.
 
     Returns:
-        The steps, for :class:`Program`, and the constants they read, by name; None where a file
-        could not hold all that the model does: its way depends on its inputs or on chance, it
-        changes its own state, has hooks, takes any number of inputs, or calls what a file may not
-        ask for.
+        The steps, for :class:`Program`; the constants they read, by name; and an empty text. Where
+        a file could not hold all that the model does (its way depends on its inputs or on chance,
+        it changes its own state, has hooks, takes any number of inputs, or calls what a file may
+        not ask for), None, no constants and the reason.
     """
     try:
-        return written(network)
+        return *written(network), ""
     except Exception as reason:  # whatever the user's forward does with a symbol
-        log.info("the file will not run without the model's code: %s", reason)
-        return None
+        return None, {}, " ".join(str(reason).split())[:200].rstrip(".")
 
 
 def written(network: nn.Module) -> tuple[list[list[Any]], dict[str, Tensor]]:

@@ -26,7 +26,7 @@ from lowland.control.packing.layers import (
 from lowland.control.packing.rebuild import float_linear
 from lowland.control.packing.weight import PackedWeight
 
-__all__ = ["is_packable", "packed_layer", "rows_of", "why_not"]
+__all__ = ["is_packable", "packed_layer", "rows_of", "why_never", "why_not"]
 
 ChooseFormat = Callable[[Tensor], str]
 
@@ -81,6 +81,24 @@ def why_not(module: nn.Module) -> str:
     if not bool(weight.isfinite().all()):
         return "its weight is not finite"
     return "" if codes_of(rows_of(module)) else "its rows hold more than one magnitude"
+
+
+def why_never(module: nn.Module) -> str:
+    """Say why a module that looks like one of a packable kind is of none.
+
+    Args:
+        module: A module for which :func:`is_packable` is false.
+
+    Returns:
+        The reason, or an empty string for a module of which nobody would expect it.
+    """
+    if isinstance(module, torch.jit.ScriptModule):
+        has_own = any(True for _ in module.parameters(recurse=False))
+        return "is compiled by torch.jit" if has_own else ""
+    if isinstance(module, nn.EmbeddingBag | nn.RNNBase | nn.RNNCellBase):
+        return f"{kind_of(module).__name__} has no packed form"
+    base = next((kind for kind in KINDS if isinstance(module, kind)), None)
+    return "" if base is None else f"is a class of its own, which may do more than {base.__name__}"
 
 
 def codes_of(rows: Tensor) -> Any:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Int8, Integer, Shaped
+from jaxtyping import Int8, Int64, Integer, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -12,6 +12,8 @@ from lowland.control.packing import kernels
 from lowland.control.packing.formats import bytes_of, check_tensors, decode, encode
 
 __all__ = ["PackedWeight"]
+
+EXTRA = "_extra_state"  # torch's name for what a module adds to its state dict
 
 
 class PackedWeight(nn.Module):
@@ -57,6 +59,17 @@ class PackedWeight(nn.Module):
             ValueError: If the format cannot hold these signs.
         """
         return cls(encode(signs, format), format, *signs.shape)
+
+    def get_extra_state(self) -> Int64[Tensor, "2"]:
+        """Give rows and columns, which a state dict would not tell otherwise."""
+        return torch.tensor([self.num_rows, self.num_columns], device="cpu")
+
+    def set_extra_state(self, state: Any) -> None:
+        """Take nothing: ``_load_from_state_dict`` has compared it.
+
+        Args:
+            state: What :meth:`get_extra_state` gave.
+        """
 
     def tensors(self) -> dict[str, Tensor]:
         """Give what the format holds, by name."""
@@ -124,6 +137,15 @@ class PackedWeight(nn.Module):
         unexpected: Any, errors: list[str],
     ) -> None:  # fmt: skip
         given = {name: state_dict.get(prefix + name, held) for name, held in self.tensors().items()}
+        own = [self.num_rows, self.num_columns]
+        shape = state_dict.get(prefix + EXTRA)  # torch itself says if it is missing
+        shape = shape.tolist() if isinstance(shape, Tensor) else shape
+        if shape not in (None, own):
+            errors.append(
+                f"{prefix[:-1]}: the weight must have rows and columns {own}; the state dict has "
+                f"one of {shape}. Load it into the model that it is of."
+            )
+            return
         try:
             check_tensors(given, self.format, self.num_rows, self.num_columns)
         except ValueError as error:  # what the kernels would trust
