@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 from math import inf, nan
 from pathlib import Path
@@ -13,6 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lowland import leftovers
 from lowland.results import (
     Claim,
     Record,
@@ -232,12 +235,68 @@ def test_a_folder_without_results_takes_other_settings(tmp_path):
 def test_restart_forgets(tmp_path):
     out = open_folder(tmp_path / "run", SETTINGS)
     (out / "pairs").mkdir()
-    (out / "pairs" / "cycle-01.json").write_text("1")
+    write_json(out / "pairs" / "cycle-01.json", 1)
     other = SETTINGS | {"seed": 1}
     open_folder(out, other, restart=True)
     assert [file.name for file in out.iterdir()] == ["lowland.json"]
     assert read_json(out / "lowland.json") == other
     assert list(tmp_path.iterdir()) == [out]
+
+
+USERS = ["notes.txt", "pairs/best.pt", "mine.safetensors", "figure.png", "settings.json"]
+
+
+@pytest.mark.parametrize("name", USERS)
+def test_restart_deletes_only_what_is_ours(tmp_path, name):
+    """Whatever else lies there is named, and nothing at all is deleted."""
+    out = open_folder(tmp_path / "run", SETTINGS)
+    ours = [write_json(out / "pairs" / "cycle-01.json", {"steps": [1, 0.5], "loss": nan})]
+    ours += [write_tensors(out / "cycle-01.safetensors", {"a": torch.ones(2)})]
+    ours += [write_bytes(out / "figures" / "a.png", b"1"), write_bytes(out / "state.pt", b"1")]
+    file = out / name
+    file.write_text('{"mine": 1}')
+    sentence = f"must hold only what lowland wrote; .* also holds {name}. Move that away"
+    with pytest.raises(ValueError, match=sentence):
+        open_folder(out, SETTINGS | {"seed": 1}, restart=True)
+    assert all(other.exists() for other in (*ours, file))
+    assert read_json(out / "lowland.json") == plain(SETTINGS)
+    file.unlink()
+    open_folder(out, SETTINGS | {"seed": 1}, restart=True)
+    assert [other.name for other in out.iterdir()] == ["lowland.json"]
+
+
+def test_restart_follows_no_link(tmp_path):
+    out = open_folder(tmp_path / "run", SETTINGS)
+    (tmp_path / "state.pt").write_text("x")
+    (out / "state.pt").symlink_to(tmp_path / "state.pt")
+    with pytest.raises(ValueError, match="also holds state.pt"):
+        open_folder(out, SETTINGS, restart=True)
+
+
+def test_half_written_files_of_the_dead_go(tmp_path, monkeypatch):
+    """Of dead processes of this machine at once, of others after a day; nothing else goes."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as child:
+        child.wait()
+    monkeypatch.setattr(leftovers, "node", lambda: "here.example.org")
+    out = open_folder(tmp_path / "run", SETTINGS)
+    (out / "pairs").mkdir()
+    gone = [f".a.json.{child.pid}.tmp", f"pairs/.a.b.pt.here-{child.pid}.tmp", ".a.there-1.tmp"]
+    kept = [f".a.json.here-{os.getpid()}.tmp", f".a.json.there-{child.pid}.tmp", ".a.tmp", "a.tmp"]
+    for name in (*gone, *kept):
+        (out / name).write_text("half")
+    os.utime(out / ".a.there-1.tmp", (0, 0))
+    open_folder(out, SETTINGS)
+    assert [name for name in (*gone, *kept) if (out / name).exists()] == kept
+
+
+def test_a_killed_write_leaves_what_is_recognized(tmp_path, monkeypatch):
+    """The name of a temporary file tells the process that wrote it."""
+    seen = []
+    monkeypatch.setattr(os, "fsync", lambda _: seen.extend(tmp_path.iterdir()))
+    write_json(tmp_path / "a.json", 1)
+    (temporary,) = seen
+    found = leftovers.TEMPORARY.fullmatch(temporary.name)
+    assert (found["host"], int(found["process"])) == (leftovers.host(), os.getpid())
 
 
 def test_restart_does_not_delete_a_folder_of_somebody_else(tmp_path):
@@ -249,7 +308,7 @@ def test_restart_does_not_delete_a_folder_of_somebody_else(tmp_path):
 def test_death_while_restarting(tmp_path, monkeypatch):
     """Nothing of the old run is ever taken for part of the new one."""
     out = open_folder(tmp_path / "run", SETTINGS)
-    (out / "cycle-01.json").write_text("1")
+    write_json(out / "cycle-01.json", 1)
 
     def die_half_way(folder, **_):
         if Path(folder).exists():

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lowland.errors import CheckpointError
+from lowland.leftovers import refuse_foreign, remove_temporaries, temporary_for
 
 __all__ = [
     "Claim",
@@ -102,6 +103,9 @@ class Record:
         command: The command that repeats the run.
         status: How the run ended.
         notes: Sentences the reader should see.
+        story: The run in a few sentences: ``claimed`` (what the paper claims), ``measured`` (a
+            list of sentences), ``figure`` (the id of the picture that tells it) and ``own``
+            (Python code for the user's own model); None for records older than stories.
     """
 
     recipe: str
@@ -117,6 +121,7 @@ class Record:
     command: str = ""
     status: str = Status.FINISHED.value
     notes: list[str] = field(default_factory=list)
+    story: dict[str, Any] | None = None
 
     def save(self, file: str | Path) -> Path:
         """Write the record as JSON, atomically.
@@ -139,7 +144,7 @@ class Record:
         Returns:
             The record.
         """
-        values = read_json(file)
+        values = {"story": None} | read_json(file)
         known = {f.name for f in fields(Claim)}
         claims = [{k: v for k, v in claim.items() if k in known} for claim in values["claims"]]
         values["claims"] = [
@@ -196,7 +201,7 @@ def write_bytes(file: str | Path, data: bytes) -> Path:
     """
     file = Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    temporary = temporary_for(file)
     try:
         with temporary.open("wb") as stream:
             stream.write(data)
@@ -353,7 +358,7 @@ def open_folder(out: str | Path, settings: Mapping[str, Any], restart: bool = Fa
         The folder, with the settings written to ``lowland.json``.
 
     Raises:
-        ValueError: If the folder belongs to a run with other settings, or is a file.
+        ValueError: If it is a file or another run's, or a restart would delete what is yours.
     """
     out = Path(out)
     if out.is_file():
@@ -363,21 +368,21 @@ def open_folder(out: str | Path, settings: Mapping[str, Any], restart: bool = Fa
     if restart and file.exists():
         import shutil
 
+        refuse_foreign(out)
         old = out.resolve().with_name(f".{out.resolve().name}.old")
         shutil.rmtree(old, ignore_errors=True)
         os.replace(out, old)  # at once: a kill leaves the whole old folder, or none of it
         shutil.rmtree(old)
-    if file.exists():
-        found = read_json(file)
-        if found != wanted and any(other != file for other in out.iterdir()):
-            name, old, new = first_difference(found, wanted)
-            raise ValueError(
-                f"{out} must belong to the run that continues in it; it was made with "
-                f"{name} = {old}, now {name} = {new}. Choose another folder, or restart."
-            )
-        if found == wanted:
-            return out
-    write_json(file, wanted)
+    found = read_json(file) if file.exists() else None
+    if found not in (None, wanted) and any(other != file for other in out.iterdir()):
+        name, old, new = first_difference(found, wanted)
+        raise ValueError(
+            f"{out} must belong to the run that continues in it; it was made with "
+            f"{name} = {old}, now {name} = {new}. Choose another folder, or restart."
+        )
+    if found != wanted:
+        write_json(file, wanted)
+    remove_temporaries(out)
     return out
 
 

@@ -104,6 +104,51 @@ def test_own_prefix_is_found_again():
     model.load_state_dict(matched)
 
 
+class Lightning(nn.Module):
+    """A network under a name of its own, perhaps with something else beside it."""
+
+    def __init__(self, net, **others):
+        super().__init__()
+        self.net = net
+        for name, module in others.items():
+            setattr(self, name, module)
+
+
+def ckpt(folder, module):
+    torch.save({"state_dict": module.state_dict(), "epoch": 1}, folder / "last.ckpt")
+    return folder / "last.ckpt"
+
+
+@pytest.mark.parametrize("make", [network, Tied, Wrapped, lambda: nn.Linear(3, 2)])
+def test_a_network_under_any_one_name_fits_the_bare_one(make, tmp_path):
+    """And the bare one fits a module that holds it, however deep."""
+    torch.manual_seed(0)
+    model = make()
+    deep = Lightning(Lightning(model))
+    for holder in (Lightning(model), deep):
+        state = read_state(ckpt(tmp_path, holder))
+        assert_equal(match_state(make(), state), model.state_dict())
+        assert_equal(match_state(Lightning(make()), state), Lightning(model).state_dict())
+        assert_equal(match_state(deep, read_state(model)), deep.state_dict())
+
+
+def test_a_network_beside_others_is_refused_with_the_line_that_takes_it(tmp_path):
+    both = Lightning(network(), ema=network())
+    for holder, where in ((both, "ema. and net."), (Lightning(network(), loss=Tied()), "net.")):
+        file = ckpt(tmp_path, holder)
+        with pytest.raises(CheckpointError, match=f"under {where} beside others: pass") as caught:
+            match_state(network(), read_state(file))
+        line = str(caught.value).partition("pass ")[2].rstrip(".")
+        taken = eval(line, {"read_state": read_state, "file": file})
+        name = where.partition(" ")[0].rstrip(".")
+        assert_equal(match_state(network(), taken), getattr(holder, name).state_dict())
+
+
+def test_a_prefix_is_not_taken_off_for_another_network():
+    with pytest.raises(CheckpointError, match=r"missing: 0\.weight .*unexpected: net\.embed"):
+        match_state(network(), prefixed(Tied().state_dict(), "net."))
+
+
 def test_match_follows_order_and_type_of_the_model():
     model = network().double()
     state = dict(reversed(network().state_dict().items()))

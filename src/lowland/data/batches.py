@@ -1,12 +1,13 @@
 """Batches of images that never leave the device, in an order that only seed and epoch decide."""
 
 from collections.abc import Iterator, Sequence
-from hashlib import sha256
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Generator, Tensor
 from torch.nn.functional import pad
+
+from lowland.seeds import seed_of
 
 __all__ = ["Batches", "crop_and_flip"]
 
@@ -254,8 +255,8 @@ def augmentation(count: int, draws: Generator) -> tuple[Tensor, Tensor]:
 
 def generator(seed: int, *labels: object) -> Generator:
     """Make a generator whose stream belongs to a seed and a purpose."""
-    text = "/".join(str(part) for part in (seed, *labels))
-    return Generator().manual_seed(int.from_bytes(sha256(text.encode()).digest()[:8]) >> 1)
+    # A text of its own: orders that were drawn before must not change.
+    return Generator().manual_seed(seed_of("/".join(str(part) for part in (seed, *labels))))
 
 
 def per_channel(

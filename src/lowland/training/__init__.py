@@ -16,6 +16,7 @@ from lowland.training.interrupt import interruptible
 from lowland.training.loop import train
 from lowland.training.nested import batch_count, map_tensors, tensors_in, to_device
 from lowland.training.norms import mode, norm_layers, recalibrate
+from lowland.training.plan import Log
 from lowland.training.progress import Progress, open_progress
 from lowland.training.ranks import all_sum, broadcast, is_main_process, rank_and_world
 from lowland.training.result import TrainResult
@@ -24,6 +25,7 @@ from lowland.training.settings import length_of, plain_items
 
 __all__ = [
     "Evaluation",
+    "Log",
     "Progress",
     "Source",
     "TrainResult",

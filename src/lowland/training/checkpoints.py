@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from lowland.errors import CheckpointError
 from lowland.results import read_tensors, write_tensors
+from lowland.training.prefixes import among, holders, short_names, without_prefix
 
 __all__ = ["Source", "match_state", "read_state", "save_state"]
 
 Source = Mapping[str, Any] | nn.Module | str | Path
 
-PREFIXES = ("_orig_mod.", "module.", "model.")  # torch.compile, DataParallel, Lightning
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "net")
 TORCH_FILES = (".pt", ".pth", ".bin", ".ckpt")
 FOLDER_FILES = (
@@ -40,7 +40,8 @@ def read_state(source: Source) -> dict[str, Tensor]:
 
     Returns:
         Copies of the tensors by name. A prefix ``model.``, ``module.`` or ``_orig_mod.`` that all
-        names share is taken off; :func:`match_state` finds the model's own names again.
+        names share is taken off; :func:`match_state`, which knows the model, finds its own names
+        again, and takes off any other prefix.
 
     Raises:
         CheckpointError: If the source cannot be read, or holds something else than tensors.
@@ -157,30 +158,14 @@ def only_tensors(found: Any, where: str) -> dict[str, Tensor]:
     )
 
 
-def without_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Take off the prefixes that wrappers add to every name."""
-    return {short: tensors[name] for name, short in short_names(tensors).items()}
-
-
-def short_names(names: Iterable[str]) -> dict[str, str]:
-    """Find what is left of each name without the prefixes that all names share."""
-    # torch.optim.swa_utils.AveragedModel counts its updates beside the weights
-    short = {name: name for name in names if name != "n_averaged"}
-    while short:
-        shared = next((p for p in PREFIXES if all(s.startswith(p) for s in short.values())), None)
-        if shared is None:
-            break
-        short = {name: rest.removeprefix(shared) for name, rest in short.items()}
-    return short
-
-
 def match_state(
     model: nn.Module, state: Mapping[str, Tensor], what: str = "start"
 ) -> dict[str, Tensor]:
     """Bring a state dict into the names, order, types and device of a model's own.
 
-    Prefixes of wrappers are ignored on both sides, and a tied tensor may be there under any of
-    its names.
+    Prefixes of wrappers are ignored on both sides, and so is the name of the attribute that holds
+    the network (``net.``), if it is that of all names and what is left are those of the other
+    side. A tied tensor may be there under any of its names.
 
     Args:
         model: The model the state is for; not changed.
@@ -195,8 +180,15 @@ def match_state(
     """
     own = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     short = short_names(own)
-    given = without_prefix(state)
     ties = [(short[a], short[b]) for a, b in tied(own).items() if a in short and b in short]
+    given = without_prefix(state)
+    held = holders(given, short.values(), {name for pair in ties for name in pair})
+    around = holders(short.values(), given)
+    if held and all(name.startswith(held[0]) for name in given):
+        given = {name.removeprefix(held[0]): value for name, value in given.items()}
+        held = []
+    elif around and all(name.startswith(around[0]) for name in short.values()):
+        given = {around[0] + name: value for name, value in given.items()}
     for pair in ties:
         there = next((name for name in pair if name in given), None)
         if there is not None:
@@ -208,7 +200,7 @@ def match_state(
         if not problems and not torch.equal(given[a], given[b])
     ]
     if problems:
-        raise CheckpointError(f"{what} must fit the model; {'; '.join(problems)}.")
+        raise CheckpointError(f"{what} must fit the model; {'; '.join(problems)}.{among(held)}")
     return {
         name: given[short[name]].to(value.device, value.dtype) if name in short else value.clone()
         for name, value in own.items()

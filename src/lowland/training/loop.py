@@ -11,10 +11,11 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lowland.results import Status, open_folder
+from lowland.training.curve import mean_so_far, measure_on
 from lowland.training.device import autocast, choose_device
-from lowland.training.evaluate import LossFn, evaluate, kept_mode
+from lowland.training.evaluate import LossFn, kept_mode
 from lowland.training.interrupt import interruptible
-from lowland.training.plan import Plan
+from lowland.training.plan import Log, Plan
 from lowland.training.progress import Progress, Task, open_progress
 from lowland.training.result import TrainResult
 from lowland.training.run import (
@@ -64,7 +65,7 @@ def train(
     measure: Callable[[nn.Module], dict[str, Any]] | None = None,
     until: Callable[[list[dict[str, Any]]], bool] | None = None,
     progress: bool | None | Progress = False,
-    log: Callable[[dict[str, Any], int], None] | None = None,
+    log: Log | None = None,
     max_steps_now: int | None = None,
 ) -> TrainResult:
     """Train a model in place, by mini-batches of the mean loss per example.
@@ -327,7 +328,7 @@ def add_row(run: Run, plan: Plan, task: Task) -> None:
     train = measure_on(run, plan.evaluation_batches)
     test = measure_on(run, plan.test_batches)
     values = {
-        "train_loss": train["loss"] if train else run.loss_sum / run.loss_count,
+        "train_loss": train["loss"] if train else mean_so_far(run),
         "train_error": train.get("error"),
         "test_loss": test.get("loss"),
         "test_error": test.get("error"),
@@ -339,13 +340,6 @@ def add_row(run: Run, plan: Plan, task: Task) -> None:
         run.end(Status.FINISHED, f"did all {run.step} steps.")
     elif plan.until is not None and plan.until(run.curve):
         run.end(Status.FINISHED, f"stopped after step {run.step}, as asked.")
-
-
-def measure_on(run: Run, batches: Any) -> dict[str, float | None]:
-    """Evaluate on batches if there are any."""
-    if batches is None:
-        return {}
-    return vars(evaluate(run.model, run.loss_fn, batches, precision=run.precision))
 
 
 def report(run: Run, plan: Plan, values: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,9 @@ from torch import nn
 
 from lowland.training.settings import length_of
 
-__all__ = ["Plan"]
+__all__ = ["Log", "Plan"]
+
+Log = Callable[[dict[str, Any], int], None]  # log(values, step), for trackers
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Plan:
     measure: Callable[[nn.Module], dict[str, Any]] | None
     until: Callable[[list[dict[str, Any]]], bool] | None
     save_every: float
-    log: Callable[[dict[str, Any], int], None] | None
+    log: Log | None
     folder: Path | None
 
     @property

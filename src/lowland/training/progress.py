@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from time import monotonic
 from typing import Any
 
@@ -133,9 +134,9 @@ def open_progress(progress: bool | None | Progress = None) -> Iterator[Progress]
 
     Args:
         progress: True shows a live display with the time left where standard error is a terminal
-            or a notebook, and else writes one line every 30 s to standard error; None shows the
-            live display only; False shows nothing. A :class:`Progress` that is open already is
-            used as it is, so that jobs nest.
+            or a notebook (with ipywidgets, which rich needs there), and else writes one line every
+            30 s to standard error; None shows the live display only; False shows nothing. A
+            :class:`Progress` that is open already is used as it is, so that jobs nest.
 
     Yields:
         The display.
@@ -144,7 +145,8 @@ def open_progress(progress: bool | None | Progress = None) -> Iterator[Progress]
         yield progress
         return
     console = Console(stderr=True)
-    if progress is not False and (console.is_terminal or console.is_jupyter):
+    is_live = find_spec("ipywidgets") is not None if console.is_jupyter else console.is_terminal
+    if progress is not False and is_live:
         context = Display(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),

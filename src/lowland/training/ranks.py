@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-__all__ = ["all_sum", "broadcast", "is_main_process", "rank_and_world"]
+__all__ = ["all_mean", "all_sum", "broadcast", "is_main_process", "rank_and_world"]
 
 T = TypeVar("T")
 
@@ -46,6 +46,23 @@ def all_sum(tensor: Tensor, device: torch.device | None = None) -> Tensor:
     total = tensor.to(device or tensor.device, copy=True)
     dist.all_reduce(total)
     return total.to(tensor.device)
+
+
+def all_mean(means: list[float], count: int, device: torch.device) -> list[float]:
+    """Make means over the examples of each process those over the examples of all.
+
+    Args:
+        means: The same number everywhere.
+        count: Examples of this process.
+        device: Where the processes exchange tensors.
+
+    Returns:
+        The means.
+    """
+    kind = torch.float32 if device.type == "mps" else torch.float64
+    numbers = [mean * count for mean in means] + [count]
+    *sums, total = all_sum(torch.tensor(numbers, dtype=kind, device=device)).tolist()
+    return [value / total for value in sums]
 
 
 def broadcast(value: T) -> T:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from lowland.params import call
@@ -15,6 +16,7 @@ from lowland.results import Status
 from lowland.training.device import autocast
 from lowland.training.evaluate import LossFn, as_pair, checked_losses, device_of
 from lowland.training.nested import batch_count, to_device
+from lowland.training.ranks import rank_and_world
 
 __all__ = ["Run", "check_run", "run_state", "set_run_state", "take_step"]
 
@@ -88,6 +90,13 @@ class Run:
         """Learning rate of the next update, of the first parameter group; None without one."""
         rate = self.optimizer.param_groups[0].get("lr")
         return None if rate is None else float(rate)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several processes make the same weights, each from batches of its own."""
+        is_one = rank_and_world()[1] == 1
+        averages = getattr(self.optimizer, "shares_gradients", False)
+        return not is_one and (averages or isinstance(self.model, DistributedDataParallel))
 
     @property
     def modules(self) -> list[nn.Module]:

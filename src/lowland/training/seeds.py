@@ -1,58 +1,16 @@
-"""One seed, and from it a source of randomness for every purpose, without touching the user's."""
+"""Everything random inside a block repeats, and the user's generators are left as they were."""
 
-import json
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from hashlib import sha256
 from typing import Any
 
 import numpy as np
 import torch
 
+from lowland.seeds import generator, seed_from
+
 __all__ = ["generator", "isolated_rng", "rng_states", "seed_from", "set_rng_states"]
-
-
-def seed_from(seed: int, *labels: int | str) -> int:
-    """Derive a seed for one purpose, so that purposes do not share random numbers.
-
-    Args:
-        seed: The seed of the run.
-        *labels: What the numbers are for, for instance ``"epoch", 3``.
-
-    Returns:
-        A number of 63 bits: the start of the SHA-256 of seed and labels, the same on every
-        machine.
-
-    Raises:
-        ValueError: If the seed is not a whole number.
-
-    Source:
-        Ours.
-
-    Example:
-        >>> seed_from(0, "epoch", 3)
-        1843803448533167844
-    """
-    if not hasattr(seed, "__index__"):
-        raise ValueError(f"seed must be a whole number; got {seed!r}.")
-    words = [int(seed), *(label if isinstance(label, str) else int(label) for label in labels)]
-    digest = sha256(json.dumps(words).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
-
-
-def generator(seed: int, *labels: int | str, device: str | torch.device = "cpu") -> torch.Generator:
-    """Make a source of randomness for one purpose.
-
-    Args:
-        seed: The seed of the run.
-        *labels: What the numbers are for; see :func:`seed_from`.
-        device: Where the numbers will be drawn.
-
-    Returns:
-        A seeded generator.
-    """
-    return torch.Generator(device).manual_seed(seed_from(seed, *labels))
 
 
 @contextmanager
