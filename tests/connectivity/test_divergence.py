@@ -8,7 +8,17 @@ import pytest
 import torch
 from torch import nn
 
-from lowland.connectivity import Cycle, PathResult, find_path, insert_equal, relax
+from lowland.connectivity import (
+    Cycle,
+    PathResult,
+    align,
+    compare_paths,
+    find_path,
+    fit_curve,
+    insert_equal,
+    linear_path,
+    relax,
+)
 from lowland.errors import OutcomeError
 from lowland.results import Status
 from small_networks import SHORT, class_batches, losses, mlp, two
@@ -107,3 +117,78 @@ def test_a_parameter_that_leaves_first():
     band = relax(path, weights, flat, steps=3, learning_rate=1.0)
     assert (band.status, band.step, band.pivot) == (Status.NOT_FINITE, 2, 1)
     assert torch.equal(band.path, path)
+
+
+def spoiled(number, which=1):
+    """Batches of which one holds a number that is none."""
+    batches = class_batches(4)
+    batches[which][0][3, 2] = number
+    return batches
+
+
+@pytest.mark.parametrize("number", [torch.nan, torch.inf])
+def test_a_line_over_bad_data(number, tmp_path):
+    """The outcome names loss and place; the record holds no such number."""
+    model, end = two(relu_net)
+    data = spoiled(number)
+    line = linear_path(model, losses, data, model, end, samples=3, out=tmp_path)
+    assert line.status is Status.NOT_FINITE
+    assert line.message.startswith("the training loss at t = 0.000 (point 1 of 5) is ")
+    with pytest.raises(OutcomeError, match="no longer finite; the training loss at t"):
+        line.raise_for_status()
+    json.dumps(line.record(), allow_nan=False)
+    assert line.record()["saddle"] is None
+    assert PathResult.load(tmp_path).message == line.message
+    good = class_batches(4)
+    line = linear_path(model, losses, good, model, end, samples=3, test_batches=data)
+    assert line.status is Status.NOT_FINITE
+    assert line.message.startswith("the test loss at t = 0.000 ")
+    assert isfinite(line.saddle)
+
+
+def relu_net():
+    return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+
+
+def test_where_a_line_leaves_the_numbers():
+    """The root of a parameter that changes its sign on the way: the first point beyond zero."""
+
+    class Root(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.value = nn.Parameter(torch.ones(()))
+
+        def forward(self, x):
+            return x[:, :3] + self.value.sqrt()
+
+    model, end = Root(), Root()
+    end.value.data.fill_(-1.0)
+    line = linear_path(model, losses, class_batches(4), model, end, samples=3)
+    assert line.message.startswith("the training loss at t = 0.750 (point 4 of 5) is nan")
+
+
+@pytest.mark.parametrize("number", [torch.nan, torch.inf])
+def test_searches_whose_reported_data_are_bad(number):
+    """The path stays; its status says why a loss is missing."""
+    model, end = two(relu_net)
+    good, data = class_batches(4), spoiled(number)
+    path = find_path(model, losses, good, model, end, schedule=SHORT, test_batches=data)
+    curve = fit_curve(model, losses, good, model, end, steps=5, test_batches=data)
+    for found in (path, curve):
+        assert found.status is Status.NOT_FINITE
+        assert found.message.startswith("the test loss at t = 0.000 ")
+        assert isfinite(found.saddle)
+        json.dumps(found.record(), allow_nan=False)
+
+
+@pytest.mark.parametrize("number", [torch.nan, torch.inf])
+@pytest.mark.parametrize("which", [0, 1])
+def test_five_ways_over_bad_data(number, which):
+    """A sentence before anything is searched, and one from each kind of alignment."""
+    model, end = two(relu_net)
+    data = spoiled(number, which)
+    with pytest.raises(ValueError, match="both ends must have a finite loss; that of start is "):
+        compare_paths(model, losses, data, model, end, schedule=SHORT, steps=5)
+    sentence = ("the model must give numbers on the first batch", "activations must be finite")
+    with pytest.raises(ValueError, match=sentence[which]):
+        align(model, data, model, end, method="activations")

@@ -58,19 +58,20 @@ def files(folder):
     return sorted(file.name for file in folder.iterdir() if file.suffix != ".tmp")
 
 
+BEGUN = ["lowland.json", "placement.json"]
 CYCLES = [f"cycle-0{number}.{kind}" for number in (1, 2, 3) for kind in ("json", "safetensors")]
 
 
 def test_a_killed_search_goes_on_to_the_same_bits(killed, uninterrupted):
     """Two cycles are on disk; they are not done again."""
     folder = killed["loop"]
-    assert files(folder) == sorted([*CYCLES[:4], "lowland.json"])
+    assert files(folder) == sorted([*CYCLES[:4], *BEGUN])
     before = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
     resumed = search(folder)
     assert_same(resumed, uninterrupted)
     assert_same(PathResult.load(folder), uninterrupted)
     assert {file: file.stat().st_mtime_ns for file in before} == before
-    assert files(folder) == sorted([*CYCLES, "lowland.json", "result.json", "path.safetensors"])
+    assert files(folder) == sorted([*CYCLES, *BEGUN, "result.json", "path.safetensors"])
 
 
 def test_the_choice_of_a_backend_is_taken_from_disk(killed, monkeypatch):
@@ -121,7 +122,7 @@ def test_death_at_every_write(tmp_path, monkeypatch):
             deaths += 1
         monkeypatch.setattr(os, "replace", rename)
         assert_same(search(folder, schedule=schedule), uninterrupted)
-    assert deaths == 2 * len([*CYCLES[:4], "lowland.json", "path.safetensors", "result.json"])
+    assert deaths == 2 * len([*CYCLES[:4], *BEGUN, "path.safetensors", "result.json"])
 
 
 def press_ctrl_c():
@@ -137,9 +138,7 @@ def test_ctrl_c_keeps_the_finished_cycles(tmp_path, uninterrupted):
     for cycle, expected in zip(stopped.cycles, uninterrupted.cycles, strict=False):
         assert same(cycle.profile.train_loss, expected.profile.train_loss)
     assert PathResult.load(tmp_path).status is Status.INTERRUPTED
-    assert files(tmp_path) == sorted(
-        [*CYCLES[:2], "lowland.json", "result.json", "path.safetensors"]
-    )
+    assert files(tmp_path) == sorted([*CYCLES[:2], *BEGUN, "result.json", "path.safetensors"])
     assert_same(search(tmp_path), uninterrupted)
 
 

@@ -19,6 +19,7 @@ CASES = {
     "vmap": {"backend": "vmap"},
     "auto": {"backend": "auto"},
     "interpolate": {"backend": "loop", "batch_norm": "interpolate"},
+    "host": {"backend": "loop", "batch_norm": "interpolate", "pivots_on": "cpu"},
     "published": {"backend": "loop", "schedule": replace(SHORT, shared_batch=False)},
 }
 

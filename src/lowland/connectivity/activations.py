@@ -113,7 +113,7 @@ def correlate(
         The correlations, from sums in float64.
 
     Raises:
-        ValueError: If the networks do not do the same operations.
+        ValueError: If the networks do not do the same operations, or one does not stay finite.
     """
     sums: list[Moments] = []
     seen = 0
@@ -134,6 +134,11 @@ def correlate(
             moments.add(a, b)
         if seen >= examples:
             break
+    if not all(torch.isfinite(moments.mixed).all() for moments in sums):
+        raise ValueError(
+            f"activations must be finite on the first {seen} examples, to be compared; some are "
+            'not. Look for inputs that are not finite, or take method="weights".'
+        )
     return ActivationSimilarity(symmetry, tuple((m.units, m.correlation()) for m in sums))
 
 

@@ -19,7 +19,7 @@ from lowland.connectivity.band import (
     usable_backend,
 )
 from lowland.connectivity.checks import refuse_no_whole
-from lowland.connectivity.folder import load_cycle, open_search, save_cycle
+from lowland.connectivity.folder import kept_choice, load_cycle, open_search, save_cycle
 from lowland.connectivity.insert import (
     Inserted,
     insert_equal,
@@ -29,16 +29,16 @@ from lowland.connectivity.insert import (
 from lowland.connectivity.neb import Relaxed, relax
 from lowland.connectivity.path import Path, segment_lengths
 from lowland.connectivity.path_result import CycleResult, PathResult
+from lowland.connectivity.placement import known_place, place
 from lowland.connectivity.profile import Profile
 from lowland.connectivity.quiet import quiet_vmap
 from lowland.connectivity.schedule import Cycle, Schedule, schedule_named
 from lowland.connectivity.task import Task, make_task, refuse_bad_ends
 from lowland.errors import NoEffectWarning
-from lowland.results import Status, plain, read_json, write_json
+from lowland.results import Status, plain
 from lowland.training import (
     Source,
     autocast,
-    broadcast,
     generator,
     interruptible,
     is_main_process,
@@ -70,6 +70,7 @@ def find_path(
     batch_norm: str | None = None,
     backend: str = "auto",
     precision: str = "float32",
+    pivots_on: str = "auto",
     seed: int = 0,
     until_cycle: int | None = None,
     out: str | FilePath | None = None,
@@ -101,6 +102,9 @@ def find_path(
             cycle, and the choice is part of the result.
         precision: Of forward and backward passes while relaxing: ``"float32"`` (the model's own
             type) or ``"bf16"``. The path, the projection and all evaluations stay as they are.
+        pivots_on: ``"device"`` keeps all pivots where the model is; ``"cpu"`` keeps them, their
+            gradients and their momentum on the host and brings a few at a time; ``"auto"`` does so
+            where the free memory is too small. The path of the result lies there too.
         seed: Decides the order of the batches, as far as they draw from torch's generators.
         until_cycle: Stop after that many cycles as if interrupted; with ``out`` the same call
             without it goes on.
@@ -115,6 +119,7 @@ def find_path(
     Raises:
         ValueError: If the ends do not fit, a batch or a setting is wrong, or an end has no finite
             loss.
+        torch.OutOfMemoryError: If not even one pivot fits beside the model.
 
     Warns:
         NoEffectWarning: If no relaxed path was lower than the straight line.
@@ -145,12 +150,14 @@ def find_path(
     )
     settings = task.fingerprint() | {"schedule": plain(schedule)}
     settings |= {"backend": known_backend(backend), "precision": precision}
-    with autocast(task.start.device, precision):  # refuses an unknown one before any work
+    known_place(pivots_on)
+    with autocast(task.stack.device, precision):  # refuses an unknown one before any work
         task = replace(task, stack=replace(task.stack, precision=precision))
     folder, before = open_search(out, settings, restart=restart, device=task.start.device)
     if before is not None:
         return before
     backend = usable_backend(backend, task.stack, task.start, task.deciding[0])
+    task, placement = place(task, schedule, pivots_on, folder)
     with open_progress(progress) as display:
         cycles, path, status, message = run_cycles(
             task, schedule, backend, folder, display, until_cycle or len(schedule.cycles)
@@ -162,6 +169,8 @@ def find_path(
             profile = task.measure(path, schedule.samples, best.backend, everything=True)
         except KeyboardInterrupt:  # the cycles are on disk, and so is what they ended with
             status, message = Status.INTERRUPTED, f"all cycles are finished. {message}".strip()
+    if status is Status.FINISHED and (trouble := profile.trouble()):
+        status, message = Status.NOT_FINITE, trouble
     result = PathResult(
         path=path,
         profile=profile,
@@ -170,7 +179,7 @@ def find_path(
         distance=task.distance,
         status=status,
         message=message,
-        settings=settings | {"threads": torch.get_num_threads()},
+        settings=settings | placement | {"threads": torch.get_num_threads()},
         seconds=sum(cycle.seconds for cycle in cycles) + perf_counter() - began,
     )
     if folder is not None and is_main_process():
@@ -281,9 +290,11 @@ def run_cycle(
     began = perf_counter()
     cycle = schedule.cycles[number - 1]
     pivots, weights, inserted = insert(cycle, schedule, path, before)
+    if task.stack.streams and torch.cuda.is_available():
+        pivots = pivots.pin_memory()
     fresh = number * EPOCHS_APART
     with isolated_rng(task.seed, "cycle", number, batches=task.batches, epoch=fresh):
-        stream = endless(task.batches, pivots.device)
+        stream = endless(task.batches, task.stack.device)
         with mode(task.stack.model, norm_trains=True):
             backend = backend_of(task, folder, number, backend, pivots, next(stream))
             stack = task.stack.with_backend(backend)
@@ -383,10 +394,4 @@ def backend_of(
     if backend != "auto":
         return backend
     file = None if folder is None else folder / f"cycle-{number:02d}-backend.json"
-    choice = broadcast(read_json(file) if file is not None and file.exists() else None)
-    if choice is not None:
-        return choice
-    choice = faster_backend(task.stack, pivots[1:-1], batch)
-    if file is not None and is_main_process():
-        write_json(file, choice)
-    return choice
+    return kept_choice(file, lambda: faster_backend(task.stack, pivots[1:-1], batch))

@@ -86,7 +86,7 @@ def band_of(
 
     def room(rows: Tensor) -> Tensor:
         if not kept or kept[0].shape != rows.shape:
-            kept[:] = [torch.zeros_like(rows)]
+            kept[:] = [torch.zeros_like(rows, pin_memory=rows.is_pinned())]
         return kept[0]
 
     def together(path: Float[Tensor, "pivots params"]) -> tuple[Tensor, Tensor]:
@@ -97,9 +97,9 @@ def band_of(
             return losses, grads[1:-1]
         inner = path[1:-1]
         losses, grads = sharded(stack, inner, inputs, target, room(inner), weight_decay)
-        with autocast(path.device, stack.precision):
+        with autocast(stack.device, stack.precision):
             ends = per_example(stack, path[:: len(path) - 1], inputs, target)[0]
-        ends = ends.to(losses.dtype).mean(1)
+        ends = ends.to(losses.dtype).mean(1).to(losses.device)
         return torch.cat([ends[:1], losses, ends[1:]]), grads
 
     def apart(path: Float[Tensor, "pivots params"]) -> tuple[Tensor, Tensor]:
@@ -107,7 +107,7 @@ def band_of(
         for row in range(len(path)):
             inputs, target = next(stream)
             if row in (0, len(path) - 1):
-                with mode(stack.model, norm_trains=False), autocast(path.device, stack.precision):
+                with mode(stack.model, norm_trains=False), autocast(stack.device, stack.precision):
                     end = per_example(stack, path[[row]], inputs, target)[0]
                 losses[row] = end.to(losses.dtype).mean()
             else:
@@ -142,8 +142,17 @@ def sharded(
     if stack.statistics_move:  # each process has moved those of its own pivots
         moved = torch.zeros_like(inner)
         moved[mine] = own
-        inner.copy_(all_sum(moved, inner.device))
-    return all_sum(losses, inner.device), all_sum(grads, inner.device)
+        inner.copy_(summed(stack, moved))
+    return all_sum(losses, stack.device), summed(stack, grads)
+
+
+def summed(stack: Stack, rows: Tensor) -> Tensor:
+    """Add up over the processes; what lies on the host meets in parts where the network is."""
+    if not stack.streams:
+        return all_sum(rows, stack.device)
+    for part in rows.split(stack.rows_at_once or len(rows)):
+        part.copy_(all_sum(part, stack.device))
+    return rows
 
 
 def usable_backend(

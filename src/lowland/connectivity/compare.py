@@ -19,7 +19,7 @@ from lowland.connectivity.fit import Descent
 from lowland.connectivity.line import linear_path
 from lowland.connectivity.path_result import PathResult
 from lowland.connectivity.schedule import Schedule, schedule_named
-from lowland.connectivity.task import make_task
+from lowland.connectivity.task import make_task, refuse_bad_ends
 from lowland.errors import NoEffectWarning
 from lowland.results import Status, open_folder, plain
 from lowland.training import (
@@ -203,6 +203,7 @@ def go_through(
                 return results
             if result.status is Status.INTERRUPTED:
                 return results
+            refuse_bad_ends(result.profile)
             results[name] = result
             if interrupt.requested:
                 return results

@@ -17,13 +17,13 @@ from lowland.connectivity.bends import as_polyline, straight_control
 from lowland.connectivity.checks import refuse_no_whole
 from lowland.connectivity.descent import begin_or_resume, descend
 from lowland.connectivity.fit import Descent, Fit
-from lowland.connectivity.folder import open_search
+from lowland.connectivity.folder import kept_choice, open_search
 from lowland.connectivity.path import Path
 from lowland.connectivity.path_result import CycleResult, PathResult
 from lowland.connectivity.task import Task, make_task, refuse_bad_ends
 from lowland.errors import NoEffectWarning
-from lowland.results import Status, plain, read_json, write_json
-from lowland.training import Source, broadcast, is_main_process, open_progress
+from lowland.results import Status, plain
+from lowland.training import Source, is_main_process, open_progress
 
 __all__ = ["fit_curve"]
 
@@ -152,6 +152,8 @@ def fit_curve(
             profile = task.measure(path, samples, backend, everything=True)
         except KeyboardInterrupt:  # the last state is on disk
             status, message = Status.INTERRUPTED, f"all steps are done. {message}".strip()
+    if status is Status.FINISHED and (trouble := profile.trouble()):
+        status, message = Status.NOT_FINITE, trouble
     result = PathResult(
         path=path,
         profile=profile,
@@ -173,13 +175,7 @@ def fit_curve(
 def kept_backend(task: Task, backend: str, folder: FilePath | None, rows: Tensor) -> str:
     """Decide how points are evaluated; a fit that goes on after a kill decides the same."""
     file = None if folder is None else folder / "backend.json"
-    choice = broadcast(read_json(file) if file is not None and file.exists() else None)
-    if choice is not None:
-        return choice
-    choice = chosen_backend(backend, task.stack, rows, task.deciding[0])
-    if file is not None and is_main_process():
-        write_json(file, choice)
-    return choice
+    return kept_choice(file, lambda: chosen_backend(backend, task.stack, rows, task.deciding[0]))
 
 
 def samples_for(path: Path, points: int) -> int:

@@ -1,6 +1,6 @@
 """The folder of one search for a path: claimed by its settings, and read back cycle by cycle."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -11,7 +11,7 @@ from lowland.connectivity.path_result import CycleResult, PathResult
 from lowland.results import Status, open_folder, read_json, write_json
 from lowland.training import broadcast, is_main_process
 
-__all__ = ["load_cycle", "open_search", "save_cycle"]
+__all__ = ["kept_choice", "load_cycle", "open_search", "save_cycle"]
 
 
 def open_search(
@@ -29,7 +29,7 @@ def open_search(
         out: The folder, or None.
         settings: What decides the numbers.
         restart: Forget what lies there.
-        device: Where the pivots of a finished path go.
+        device: Where the pivots of a finished path go, unless they lay on the host.
 
     Returns:
         The folder, and its result if it holds one that was not interrupted.
@@ -42,8 +42,34 @@ def open_search(
     folder = open_folder(out, settings, restart) if is_main_process() else FilePath(out)
     if not broadcast((folder / "result.json").exists()):
         return folder, None
-    found = PathResult.load(folder, device=str(device))
+    settings = read_json(folder / "result.json")["settings"]
+    home = "cpu" if settings.get("pivots_on") == "cpu" else str(device)
+    found = PathResult.load(folder, device=home)
     return folder, None if found.status is Status.INTERRUPTED else found
+
+
+def kept_choice(
+    file: FilePath | None,
+    decide: Callable[[], Any],
+    still_holds: Callable[[Any], bool] = lambda _: True,
+) -> Any:
+    """Decide something once: a run that goes on after a kill decides the same.
+
+    Args:
+        file: Where the choice is kept, or None.
+        decide: Gives it, as a plain value, the same on every process.
+        still_holds: Whether a choice from the file is one for this call.
+
+    Returns:
+        The choice.
+    """
+    choice = read_json(file) if file is not None and is_main_process() and file.exists() else None
+    choice = broadcast(choice)
+    if choice is None or not still_holds(choice):
+        choice = decide()
+        if file is not None and is_main_process():
+            write_json(file, choice)
+    return choice
 
 
 def save_cycle(folder: FilePath | None, result: CycleResult, path: Path) -> None:

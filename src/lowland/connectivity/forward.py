@@ -119,6 +119,9 @@ def find_symmetry(
     Returns:
         The network as a function, its symmetry, and the names of groups of axes that the graph
         allows but that changed the outputs when they were tried.
+
+    Raises:
+        ValueError: If the outputs are no numbers.
     """
     forward, watch, given = watched(model, inputs, state, seed)
     params = [name for name, _ in model.named_parameters()]
@@ -126,6 +129,11 @@ def find_symmetry(
     draws = torch.Generator().manual_seed(seed)
     states = [forward.state(state), jittered(forward.state(state), params, draws)]
     outputs = [[t.clone() for t in tensors_in(forward(copy(s), given))] for s in states]
+    if any(torch.isnan(tensor).any() for tensors in outputs for tensor in tensors):
+        raise ValueError(
+            "the model must give numbers on the first batch, to be compared after a permutation; "
+            "got NaN. Look for inputs that are not finite, and how they are normalized."
+        )
 
     def holds(tried: Symmetry, roots: list[int]) -> bool:
         permutations = shuffled(tried, draws, roots)

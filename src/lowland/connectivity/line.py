@@ -63,7 +63,8 @@ def linear_path(
         progress: True, False, None (only on a terminal), or a running progress display.
 
     Returns:
-        A path of two pivots with its profile at ``samples + 2`` points.
+        A path of two pivots with its profile at ``samples + 2`` points; ``.status`` and
+        ``.message`` tell if a loss there is not finite.
 
     Raises:
         ValueError: If the ends do not fit, or a batch or a setting is wrong.
@@ -93,14 +94,15 @@ def linear_path(
     with open_progress(progress) as display, display.task("straight line", 1) as bar:
         profile = task.measure(line, samples, backend, everything=True)
         bar.advance()
+    trouble = profile.trouble()
     result = PathResult(
         path=line,
         profile=profile,
         cycles=(),
         best_cycle=0,
         distance=task.distance,
-        status=Status.FINISHED,
-        message="",
+        status=Status.NOT_FINITE if trouble else Status.FINISHED,
+        message=trouble or "",
         settings=settings | {"backend": backend},
         seconds=perf_counter() - began,
     )

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -110,7 +111,8 @@ def relax(
             "climb=True needs a spring_constant: redistribution would move the climbing pivot back."
         )
     good, checked = path, 0
-    path, spare = path.clone(), torch.empty_like(path)
+    fresh = partial(torch.empty_like, path, pin_memory=path.is_pinned())
+    path, spare = fresh().copy_(path), fresh()
     spare[[0, -1]] = path[[0, -1]]
     velocity = torch.zeros_like(path[1:-1])
     history = path.new_zeros(steps, len(path))

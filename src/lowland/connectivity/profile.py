@@ -1,7 +1,7 @@
 """Loss and error all along a path, densely enough to say what its highest point is."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -63,6 +63,22 @@ class Profile:
         if metric not in known:
             raise KeyError(f"metric must be one of {', '.join(known)}; got {metric!r}.")
         return torch.nan_to_num(getattr(self, metric), nan=float("inf"), posinf=float("inf"))
+
+    def trouble(self) -> str | None:
+        """Name the first place whose loss is no finite number.
+
+        Returns:
+            A sentence, or None if all are finite.
+        """
+        for name, what in (("train_loss", "training loss"), ("test_loss", "test loss")):
+            values = getattr(self, name)
+            if values is not None and not torch.isfinite(values).all():
+                at = int((~torch.isfinite(values)).nonzero()[0])
+                return (
+                    f"the {what} at t = {float(self.t[at]):.3f} (point {at + 1} of {len(self.t)}) "
+                    f"is {float(values[at])}. Look for such a number in the data."
+                )
+        return None
 
     def saddle(self, metric: str = "train_loss") -> float:
         """Highest value along the path, ends included; every metric takes its own maximum.
@@ -176,22 +192,24 @@ def measure_points(
         host.
     """
     rank, world = rank_and_world()
+    size = max(1, COORDINATES_AT_ONCE // stack.layout.size)
+    if stack.streams:
+        size = min(size, stack.rows_at_once or size)
+    here = replace(stack, streams=False)  # points are brought once for all batches
     found = torch.zeros(len(data), 2, number, dtype=torch.float64)
     classified = torch.zeros(len(data))
-    size = max(1, COORDINATES_AT_ONCE // stack.layout.size)
     mine = range(rank, number, world)
     for rows in (mine[i : i + size] for i in range(0, len(mine), size)):
-        points = points_of(rows)
+        points = stack.fetch(points_of(rows))
         moves = stack.statistics_move
-        statistics = {} if moves else recalibrated(stack, points, calibration)
+        statistics = {} if moves else recalibrated(here, points, calibration)
         for index, batches in enumerate(data):
             with isolated_rng(seed, "evaluation", batches=batches):
-                columns = losses_at(stack, points, batches, statistics)
+                columns = losses_at(here, points, batches, statistics)
             classified[index] += len(columns) == 2
             for kind, column in enumerate(columns):
                 found[index, kind, rows.start : rows.stop : world] = column
-    device = next(stack.model.parameters()).device
-    found, classified = all_sum(found, device), all_sum(classified, device)
+    found, classified = all_sum(found, stack.device), all_sum(classified, stack.device)
     return [
         (losses, errors if known else None)
         for (losses, errors), known in zip(found, classified, strict=True)

@@ -54,6 +54,8 @@ class Stack:
         room: What was learned about the memory; shared by all that is made from this stack.
         precision: Of the passes with a gradient, see :func:`lowland.training.autocast`; vectors,
             losses and everything evaluated stay as they are.
+        streams: Whether vectors lie on the host and are copied to the network a few at a time.
+        rows_at_once: Most vectors that are run together, as far as memory goes; None for any.
     """
 
     model: nn.Module
@@ -71,6 +73,13 @@ class Stack:
     examples_in_flight: int = EXAMPLES_IN_FLIGHT
     room: Room = field(default_factory=Room)
     precision: str = "float32"
+    streams: bool = False
+    rows_at_once: int | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        return next(self.model.parameters()).device
 
     @property
     def layout(self) -> Layout:
@@ -95,6 +104,10 @@ class Stack:
     def with_backend(self, backend: str) -> "Stack":
         """The same copies, run another way."""
         return replace(self, backend=backend)
+
+    def fetch(self, rows: Float[Tensor, "*rows params"]) -> Float[Tensor, "*rows params"]:
+        """Bring vectors to where the network computes, if they lie on the host."""
+        return rows.to(self.device, non_blocking=True, copy=True) if self.streams else rows
 
 
 @torch.enable_grad()  # also where the user has switched gradients off
@@ -125,7 +138,7 @@ def losses_and_grads(
     """
 
     def loss(params: dict, norms: dict, fixed: dict) -> tuple[Tensor]:
-        with autocast(vectors.device, stack.precision):
+        with autocast(stack.device, stack.precision):
             output = stack.output(params | norms | fixed, inputs)
             each = checked_losses(stack.loss_fn, output, target)
         return (each.to(torch.promote_types(each.dtype, torch.float32)).mean(),)
@@ -135,17 +148,21 @@ def losses_and_grads(
     moving = slice(None, stack.params.size)
 
     def some(rows: slice | int) -> None:
-        params, norms, fixed = named_rows(stack, vectors[rows])
+        here = stack.fetch(vectors[rows])
+        there = torch.zeros_like(here) if stack.streams else grads[rows]
+        params, norms, fixed = named_rows(stack, here)
         leaves = {name: view.detach().requires_grad_() for name, view in params.items()}
         (each,) = run_rows(stack, loss, leaves, norms, fixed)
         parts = torch.autograd.grad(each.sum(), list(leaves.values()), materialize_grads=True)
-        place, point = grads[rows, moving], vectors[rows, moving]
+        place, point = there[..., moving], here[..., moving]
         if stack.backend == "vmap":  # parts are transposed: each is read once, not twice
             spread(stack, parts, point, weight_decay, place)
         else:
             torch.cat([part.reshape(-1) for part in parts], out=place)
             if weight_decay:
                 place.add_(point, alpha=weight_decay)
+        if stack.streams:
+            grads[rows] = there
         losses[rows] = each.detach().to(losses.dtype)
         if stack.statistics_move:
             moved = [norms[name].reshape((*each.shape, -1)) for name in stack.statistics.names]
@@ -219,9 +236,7 @@ def recalibrated(
         Running means and variances by name, stacked over the copies; empty without batch norm.
     """
     fresh = {
-        name: torch.zeros(
-            len(vectors), *shape, dtype=stack.fixed[name].dtype, device=vectors.device
-        )
+        name: torch.zeros(len(vectors), *shape, dtype=stack.fixed[name].dtype, device=stack.device)
         for name, shape in zip(stack.statistics.names, stack.statistics.shapes, strict=True)
     }
 
@@ -251,7 +266,7 @@ def forward_rows(
 
     def some(rows: slice | int) -> None:
         given = {name: value[rows].clone() for name, value in (statistics or {}).items()}
-        params, norms, fixed = named_rows(stack, vectors[rows], given)
+        params, norms, fixed = named_rows(stack, stack.fetch(vectors[rows]), given)
         found.append(run_rows(stack, run, params, norms, fixed))
         for name, value in (statistics or {}).items():  # not after a run that lacked memory
             value[rows] = norms[name]
@@ -274,7 +289,10 @@ def run_rows(
 def over_rows(stack: Stack, rows: int, target: Any, run: Callable[[slice | int], None]) -> None:
     """Run the rows of vmap together, as many as fit, and those of the loop one by one."""
     if stack.backend == "vmap":
-        in_chunks(rows, batch_count(target), stack.examples_in_flight, stack.room, run)
+        examples, most = batch_count(target), stack.examples_in_flight
+        if stack.rows_at_once is not None:
+            most = min(most, stack.rows_at_once * examples)
+        in_chunks(rows, examples, most, stack.room, run)
         return
     for row in range(rows):
         run(row)
