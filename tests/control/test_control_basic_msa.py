@@ -205,6 +205,18 @@ def test_noise_is_the_same_at_every_sweep():
     assert runs[0].curve == runs[1].curve
 
 
+@pytest.mark.parametrize("steps", [2, 50])
+def test_a_log_is_told_the_curve(steps):
+    """Row by row, to the last one; where the weights settle, that is before the steps are done."""
+    model, seen = discretize(seeded(norm_mlp, 0), skip="6"), []
+    batches = class_batches(4, sizes=(8, 8))
+    result = basic_msa(
+        model, losses, batches, steps=steps, rho=0.1, log=lambda values, step: seen.append(values)
+    )
+    assert seen == result.curve
+    assert len(seen) == result.steps + 1
+
+
 def test_results_reach_the_folder(tmp_path):
     model, loss_fn, batches = two_point(-1)
     options = {"values": (-1, 1), "rho": 1.0, "steps": 5}

@@ -42,8 +42,6 @@ MEASURES = ()
 SAVES_BY_THE_CLOCK = (train_boosted, refine)
 HALF = "half of every batch"
 TOGETHER = {
-    "train_boosted": Together(
-        train, HALF, {"cache": "recompute"}, of_itself=("train_loss", "cache", "bytes")
-    ),
-    "refine": Together(polish, HALF, of_itself=("train_loss",)),
+    "train_boosted": Together(train, HALF, {"cache": "recompute"}, of_itself=("cache", "bytes")),
+    "refine": Together(polish, HALF),
 }

@@ -72,4 +72,4 @@ TRAINS = (train_msa, basic_msa, monotone_msa, extended_msa)
 BY_THE_CLOCK = ()
 MEASURES = ()
 SAVES_BY_THE_CLOCK = (train_msa,)
-TOGETHER = {"train_msa": Together(train, "half of every batch", of_itself=("train_loss",))}
+TOGETHER = {"train_msa": Together(train, "half of every batch")}

@@ -106,6 +106,35 @@ def test_losses_of_a_wrong_shape(loss_fn, shape, options):
         train(loss_fn=loss_fn, **options)
 
 
+class Answer:
+    """An output of a user's own kind, which torch does not look into."""
+
+    def __init__(self, values):
+        self.values = values
+
+
+class Answering(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = seeded(mlp, 0)
+
+    def forward(self, x):
+        return Answer(self.net(x))
+
+
+def answer_losses(output, target):
+    return losses(output.values, target)
+
+
+@pytest.mark.parametrize("options", [{}, ALWAYS], ids=["uniform", "chosen"])
+def test_an_output_of_another_kind(options):
+    """There is nothing to differentiate by; what the sentence names instead works."""
+    with pytest.raises(ValueError, match=r'output must be a tensor.*got a Answer.*score="loss"'):
+        train(Answering(), answer_losses, **options)
+    train(Answering(), answer_losses, score="loss", **options)
+    train(Answering(), answer_losses, score=lambda output, y: output.values.norm(dim=1), **options)
+
+
 @pytest.mark.parametrize("value", [-1.0, nan, inf])
 def test_scores_that_are_none(value):
     """The first index that is wrong is named."""

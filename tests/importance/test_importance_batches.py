@@ -10,7 +10,6 @@ from torch import nn
 from torch.testing import assert_close
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from lowland.errors import FallbackWarning
 from lowland.importance import ImportanceSampling
 from small_networks import (
     Named,
@@ -186,12 +185,35 @@ def test_what_batch_norms_learn():
         assert model.training
 
 
-def test_other_modes_are_announced_once():
+def test_other_modes_are_noted_once():
+    """Nothing is warned of on a default path; the summary says it, and a saved state keeps it."""
     for make, what in ((norm_mlp, "batch norm"), (dropout, "dropout")):
         sampling = ImportanceSampling(seeded(make, 0), losses, **ALWAYS)
-        with pytest.warns(FallbackWarning, match=what) as caught:
-            assert len([*taken(sampling, BATCHES)]) == 4
-        assert len(caught) == 1
+        assert sampling.notes == []
+        assert len([*taken(sampling, BATCHES)]) == 4
+        (note,) = sampling.notes
+        assert note.startswith("rows are scored in evaluation mode, but")
+        assert what in note
+        assert sampling.summary().endswith(note)
+        later = ImportanceSampling(seeded(make, 0), losses, **ALWAYS)
+        later.load_state_dict(sampling.state_dict())
+        assert later.notes == [note]
+
+
+def test_without_chosen_rows_there_is_nothing_to_note():
+    sampling = ImportanceSampling(seeded(norm_mlp, 0), losses, tau_threshold=1e9)
+    assert len([*taken(sampling, BATCHES)]) == len(BATCHES)
+    assert sampling.notes == []
+
+
+@pytest.mark.parametrize(("batch_norm", "found"), [("pool", 1), ("frozen", 0)])
+def test_an_output_that_is_normalized_over_the_batch_is_noted(batch_norm, found):
+    """Its losses depend on the other rows, which the bound excludes; not where it is frozen."""
+    model = seeded(lambda: nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)), 0)
+    sampling = ImportanceSampling(model, losses, batch_norm=batch_norm, **ALWAYS)
+    for x, y in sampling(BATCHES):
+        sampling.loss(model(x), y).backward()
+    assert sum("output is normalized over the batch" in note for note in sampling.notes) == found
 
 
 class Counted(nn.Linear):

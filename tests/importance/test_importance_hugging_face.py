@@ -132,6 +132,58 @@ def test_a_uniform_step_is_a_sum_over_tokens_by_a_fixed_number(tmp_path):
     assert trainer.model_accepts_loss_kwargs is False
 
 
+class TinyClassifier(TinyModel):
+    """As much of a sequence classifier: logits have no axis of time."""
+
+    def forward(self, input_ids, attention_mask=None, labels=None):
+        return SimpleNamespace(logits=self.net(input_ids).mean(1))
+
+
+def class_pool(kind=torch.long):
+    draws = torch.Generator().manual_seed(1)
+    ids = torch.randint(1, WORDS, (BATCH * RATIO, 7), generator=draws)
+    return {"input_ids": ids, "labels": (ids[:, 0] % WORDS).to(kind)}
+
+
+@pytest.mark.parametrize("shift", [True, False])
+@pytest.mark.parametrize("is_chosen", [True, False])
+def test_a_sequence_classifier_has_no_labels_to_shift(is_chosen, shift, tmp_path):
+    """Its loss is the cross-entropy of each sequence, without a word about shift or loss_fn."""
+    drawn = []
+    trainer = StandInTrainer(
+        TinyClassifier(),
+        tmp_path,
+        tokens_per_sequence=1,
+        shift=shift,
+        importance={
+            "replay": [[0, is_chosen]],
+            "on_sample": lambda step, index, weight: drawn.append((index, weight)),
+        },
+    )
+    pool = class_pool()
+    loss, outputs = trainer.compute_loss(trainer.model, pool, return_outputs=True)
+    index, weight = drawn[0] if is_chosen else (torch.arange(BATCH), torch.ones(BATCH))
+    logits = trainer.model(pool["input_ids"][index]).logits
+    each = -logits.log_softmax(1)[torch.arange(BATCH), pool["labels"][index]]
+    torch.testing.assert_close(loss, (weight * each).mean())
+    torch.testing.assert_close(outputs.logits, logits)
+
+
+@pytest.mark.untyped
+@pytest.mark.parametrize("is_chosen", [True, False])
+def test_targets_that_are_no_classes_need_a_loss(is_chosen, tmp_path):
+    trainer = StandInTrainer(
+        TinyClassifier(),
+        tmp_path,
+        tokens_per_sequence=1,
+        importance={"replay": [[0, is_chosen]]},
+    )
+    with pytest.raises(
+        ValueError, match=r"got \(\d+, 11\) and torch.float32 .*pass loss_fn=.*shift"
+    ):
+        trainer.compute_loss(trainer.model, class_pool(torch.float32))
+
+
 def test_an_active_step_weighs_the_chosen_rows(tmp_path):
     """The mean over many draws is the pool's mean loss by the fixed number; 5 standard errors."""
     drawn = []

@@ -193,7 +193,8 @@ def describe(plan: Plan, chain: Chain, data: Data, **others: Any) -> dict[str, A
     Returns:
         What the folder of the run must know.
     """
-    given = {f.name: getattr(plan, f.name) for f in fields(plan) if f.name != "save_every"}
+    aside = ("save_every", "log")  # they decide no number
+    given = {f.name: getattr(plan, f.name) for f in fields(plan) if f.name not in aside}
     given |= others
     for name, value in given.items():
         if callable(value):

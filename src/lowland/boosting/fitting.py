@@ -17,6 +17,7 @@ from lowland.boosting.gradient_free import fit_head, fitted_block, functional_gr
 from lowland.boosting.local import Local, Module, evaluated, local_loss
 from lowland.results import Status
 from lowland.training import (
+    Log,
     Progress,
     TrainResult,
     all_sum,
@@ -59,6 +60,7 @@ class Plan:
     precision: str
     seed: int
     save_every: float
+    log: Log | None = None
 
     @property
     def loss_fn(self) -> Callable[[Any, Any], Tensor]:
@@ -93,6 +95,7 @@ def train_local(
         measure=look,
         until=None if enough is None else agreed(enough),
         progress=display,
+        log=plan.log,
         max_steps_now=max_steps_now,
     )
     average_buffers(local)
@@ -111,6 +114,7 @@ def joint_optimizer(
         made = make(params)
         if rank_and_world()[1] > 1:
             made.register_step_pre_hook(lambda *_: average_gradients(params))
+            setattr(made, "shares_gradients", True)  # noqa: B010, for the learning curve
         if radius is not None:
             made.register_step_post_hook(partial(keep_small, model, radius))
         return made

@@ -19,6 +19,7 @@ from lowland.boosting.kept import keep_round, kept_round
 from lowland.boosting.local import Local, Module, evaluated
 from lowland.boosting.result import Round
 from lowland.boosting.rounds import Data, Standing, bytes_of_update, decide, round_of, train_round
+from lowland.boosting.told import log_of_block, tell_round
 from lowland.results import Status
 from lowland.training import Progress
 
@@ -69,6 +70,11 @@ class Run:
     heads: list[nn.Module] = field(default_factory=list)
     pending: list[Module] = field(default_factory=list)
     warm: set[int] = field(default_factory=set)
+
+    @property
+    def updates(self) -> int:
+        """Updates of the rounds so far."""
+        return sum(found.updates for found in self.rounds)
 
     def place(self, name: str) -> Path | None:
         """A folder for a part of the run."""
@@ -200,7 +206,8 @@ def one_round(
     max_steps_now: int | None,
 ) -> Round | Ending:
     """Train a module, measure it, decide its fate, and write that down."""
-    data, plan, standing = run.data, run.plan, run.standing
+    data, standing, number = run.data, run.standing, len(run.rounds) + 1
+    plan = replace(run.plan, log=log_of_block(run.plan.log, number, run.updates))
     begun = monotonic()
     trained, saved = train_round(module, head, standing, data, plan, folder, display, max_steps_now)
     if trained is not None:
@@ -213,6 +220,7 @@ def one_round(
     found = decide(found, module, head, standing, data, plan)
     if folder is not None:
         keep_round(folder, found, module, head)
+    tell_round(run.plan.log, found, number, run.updates + found.updates)
     return found
 
 
@@ -238,6 +246,7 @@ def boost_in_parallel(run: Run, display: Progress, max_steps_now: int | None) ->
         share_of_time = trained.seconds / len(run.modules)
         found = round_of(certificate, module, head, run.data, trained, share_of_time, saved)
         run.finish(module, head, decide(found, module, head, run.standing, run.data, run.plan))
+        tell_round(run.plan.log, run.rounds[-1], len(run.rounds), found.updates)
     return run.close()
 
 

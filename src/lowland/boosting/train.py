@@ -21,8 +21,10 @@ from lowland.boosting.refine import refine
 from lowland.boosting.result import BoostResult
 from lowland.boosting.rounds import Data, Standing
 from lowland.boosting.sequence import Run, behind, boost, boost_in_parallel
+from lowland.boosting.told import log_of_block
 from lowland.results import Status, open_folder
 from lowland.training import (
+    Log,
     Progress,
     all_sum,
     choose_device,
@@ -34,7 +36,7 @@ from lowland.training import (
 
 __all__ = ["train_boosted"]
 
-log = getLogger("lowland.boosting")
+logger = getLogger("lowland.boosting")
 
 
 def train_boosted(
@@ -77,6 +79,7 @@ def train_boosted(
     out: str | Path | None = None,
     save_every: float = 60.0,
     progress: bool | None | Progress = False,
+    log: Log | None = None,
     max_steps_now: int | None = None,
 ) -> BoostResult:
     """Train a network in place, one block after the other, each with a head of its own.
@@ -140,6 +143,8 @@ def train_boosted(
         out: Folder for the state to resume from and the result.
         save_every: Seconds between two saved states.
         progress: See :func:`lowland.training.open_progress`.
+        log: Called as ``log(values, step)`` with the rows of every block's training, then with its
+            round; steps are updates, those of the rounds before included.
         max_steps_now: Stop this call after so many updates of a block, as if interrupted.
 
     Returns:
@@ -157,7 +162,7 @@ def train_boosted(
     plan = Plan(
         objective, alpha, stop, epochs, check_every, gamma_threshold,
         optimizer or adam, rate_schedule, batch_size, transport, l1, oracle,
-        recalibrate, precision, seed, save_every,
+        recalibrate, precision, seed, save_every, log,
     )  # fmt: skip
     check_plan(
         plan, init=init, schedule=schedule, head=head, module_size=module_size,
@@ -190,7 +195,7 @@ def train_boosted(
             None if test_batches is None else read(test_batches),
         )
         cached = train_set.describe()
-        log.info(cached)
+        logger.info(cached)
         settings = describe(
             plan, chain, data, init=init, schedule=schedule, module_size=module_size, head=head,
             drop=drop, exits=exits, edge_start=edge_start, refine_epochs=refine_epochs,
@@ -211,6 +216,7 @@ def train_boosted(
             model, batches, epochs=refine_epochs, l1=l1, seed=seed, precision=precision,
             test_batches=test_batches, out=None if out is None else Path(out) / "refinement",
             save_every=save_every, progress=progress, max_steps_now=max_steps_now,
+            log=log_of_block(log, len(run.rounds) + 1, run.updates),
         )  # fmt: skip
         status, message = refinement.status, refinement.message
     heads = run.heads if exits else []

@@ -77,7 +77,10 @@ def discretize(
 
     Args:
         model: Any module.
-        values: The set, for instance ``(-1, 1)`` or ``(-1, 0, 1)``.
+        values: The set: ``(-1, 1)`` by default, as for :class:`DiscreteMSA`. The driver
+            :func:`train_msa`, whose ``target_nonzero`` is a share of zeros, draws from
+            ``(-1, 0, 1)`` where it meets a model without discrete weights: name the set where both
+            are used.
         skip: What stays float, with all its parts: qualified names (``"head"``), patterns
             (``"blocks.*.attention"``) or module types.
         row_scale: Give every output a learned float factor, as a parametrization of the weight

@@ -22,6 +22,7 @@ from lowland.control.result import MSAResult
 from lowland.control.sweeps import as_result, checked_run, sweep
 from lowland.control.trajectory import RunningCost, Trajectory, states_and_costates
 from lowland.training import (
+    Log,
     Progress,
     as_pair,
     batch_count,
@@ -47,6 +48,7 @@ def extended_msa(
     seed: int = 0,
     out: str | Path | None = None,
     progress: bool | None | Progress = False,
+    log: Log | None = None,
 ) -> MSAResult:
     r"""Train the float parameters of a model in place by maximizing extended Hamiltonians.
 
@@ -72,6 +74,7 @@ def extended_msa(
         seed: Of these perturbations and of the order of batches.
         out: Folder for the result.
         progress: See :func:`lowland.training.open_progress`.
+        log: Called as ``log(values, step)`` with each row of the curve.
 
     Returns:
         The loss with its weight decay, in nats per example, of every batch before its step, and of
@@ -106,7 +109,7 @@ def extended_msa(
             )
             return new, {}
 
-        ended = sweep(model, look, choose, steps, progress, "extended steps")
+        ended = sweep(model, look, choose, steps, progress, "extended steps", log)
     FullBatch(model, loss_fn, batches, seed).settle_norms()
     return as_result(model, ended, folder)
 

@@ -24,7 +24,7 @@ from lowland.control.full_batch import FullBatch
 from lowland.control.result import MSAResult
 from lowland.control.sweeps import as_result, checked_run, refuse_infinite, sweep
 from lowland.results import Status
-from lowland.training import Progress, generator
+from lowland.training import Log, Progress, generator
 
 __all__ = ["Move", "Part", "monotone_msa", "most_worthy", "worth"]
 
@@ -42,6 +42,7 @@ def monotone_msa(
     seed: int = 0,
     out: str | Path | None = None,
     progress: bool | None | Progress = False,
+    log: Log | None = None,
 ) -> MSAResult:
     r"""Change discrete weights in place so that the loss over all data falls at every step.
 
@@ -68,6 +69,7 @@ def monotone_msa(
         seed: Of that draw, and of what is random in reading and in the model.
         out: Folder for the result.
         progress: See :func:`lowland.training.open_progress`.
+        log: Called as ``log(values, step)`` with each row of the curve.
 
     Returns:
         ``CONVERGED`` where the loss falls neither by any layer's argmax nor by the half, the
@@ -102,7 +104,7 @@ def monotone_msa(
         layers_per_step,
         generator(seed, "layers"),
     )
-    ended = sweep(model, search.look, search.choose, steps, progress, "monotone steps")
+    ended = sweep(model, search.look, search.choose, steps, progress, "monotone steps", log)
     search.data.settle_norms()
     return as_result(
         model,

@@ -26,7 +26,7 @@ from lowland.control.sweeps import (
     sweep,
 )
 from lowland.control.trajectory import RunningCost, Trajectory
-from lowland.training import Progress, generator
+from lowland.training import Log, Progress, generator
 
 __all__ = ["Argmax", "basic_msa", "gradient_step"]
 
@@ -49,6 +49,7 @@ def basic_msa(
     seed: int = 0,
     out: str | Path | None = None,
     progress: bool | None | Progress = False,
+    log: Log | None = None,
 ) -> MSAResult:
     r"""Change the controls in place to those that maximize the Hamiltonian, sweep after sweep.
 
@@ -76,6 +77,7 @@ def basic_msa(
         seed: Of that draw, and of what is random in reading and in the model.
         out: Folder for the result.
         progress: See :func:`lowland.training.open_progress`.
+        log: Called as ``log(values, step)`` with each row of the curve.
 
     Returns:
         The loss before every sweep and after the last, in nats per example, with running costs but
@@ -133,7 +135,7 @@ def basic_msa(
             )
         return new, {}
 
-    ended = sweep(model, look, choose, steps, progress, "sweeps")
+    ended = sweep(model, look, choose, steps, progress, "sweeps", log)
     data.settle_norms()
     return as_result(
         model,

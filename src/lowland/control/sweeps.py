@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from lowland.control.result import MSAResult
-from lowland.results import Status, open_folder
+from lowland.results import Status, open_folder, plain
 from lowland.training import (
+    Log,
     Progress,
     autocast,
     device_of,
@@ -47,6 +48,7 @@ def sweep(
     steps: int | None,
     progress: bool | None | Progress,
     description: str,
+    log: Log | None = None,
 ) -> Ended:
     """Look at the present weights, choose new ones, write them; again and again.
 
@@ -57,6 +59,7 @@ def sweep(
         steps: Largest number of updates; None goes on until nothing changes.
         progress: See :func:`lowland.training.open_progress`.
         description: What the display says.
+        log: Called with every row of the curve and its step, when the row is whole; None for none.
 
     Returns:
         How it ended. A loss or a weight that is not finite leaves the last weights whose loss was.
@@ -84,8 +87,10 @@ def sweep(
             row = {"step": step, "loss": loss}
             curve.append(row)
             if step == steps:
+                tell(log, row)
                 return Ended(Status.FINISHED, curve, step, f"did all {step} steps.")
             if interrupt.requested:
+                tell(log, row)
                 return Ended(Status.INTERRUPTED, curve, step, f"stopped after step {step}.")
             try:
                 new, more = choose(seen)
@@ -95,6 +100,7 @@ def sweep(
                 return broken(curve, step, str(error))
             row |= more
             row["changed"] = changed_entries(named, new)
+            tell(log, row)
             if not row["changed"]:
                 return Ended(
                     Status.CONVERGED, curve, step, f"no weight changes any more after step {step}."
@@ -102,6 +108,12 @@ def sweep(
             good = {name: named[name].detach().clone() for name in new}
             write(named, new)
             task.advance(note=f"loss {loss:.4g}")
+
+
+def tell(log: Log | None, row: dict[str, Any]) -> None:
+    """Give a row to the user's log, if there is one."""
+    if log is not None:
+        log(plain(row), row["step"])
 
 
 def refuse_infinite(named: Mapping[str, Tensor], what: str) -> None:

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from typing import Any
+from warnings import warn
 
 import torch
 from torch.optim import Optimizer
 
 from lowland.control.discrete import DiscreteMSA
+from lowland.errors import NoEffectWarning
 from lowland.training import all_sum, rank_and_world
 
 __all__ = ["Together"]
@@ -15,14 +17,21 @@ __all__ = ["Together"]
 class Together(Optimizer):
     """Step discrete and float parameters of one model at once; with several ranks, the same on all.
 
+    Learning rates are those of the groups, so that schedules of torch and of trainers hold: a
+    factor on the rates of ``floats``, and on ``1 - alpha`` of the discrete weights, whose ``lr``
+    is 1 at first.
+
     Args:
         discrete: Of the discrete weights.
         floats: Of the others, None if there are none.
-        factor: Step number, from 0, to a factor on the learning rates of ``floats``.
+        factor: Step number, from 0, to a factor on the learning rates of ``floats``; it takes the
+            place of every other schedule of theirs, which is warned of once. None sets nothing.
 
     Source:
         Ours; gradients are averaged before the rule, specification section 8.
     """
+
+    shares_gradients = True
 
     def __init__(
         self,
@@ -33,6 +42,8 @@ class Together(Optimizer):
         """Keep the groups of both, as they are."""
         self.discrete, self.floats, self.factor = discrete, floats, factor
         self.rates = [] if floats is None else [group["lr"] for group in floats.param_groups]
+        self.last: list[float] | None = list(self.rates)  # None where nobody is to compare
+        self.has_warned = False
         super().__init__(self.groups(), {})
 
     def groups(self) -> list[dict[str, Any]]:
@@ -62,10 +73,27 @@ class Together(Optimizer):
         step = self.discrete.param_groups[0]["steps"]
         self.discrete.step()
         if self.floats is not None:
-            for group, rate in zip(self.floats.param_groups, self.rates, strict=True):
-                group["lr"] = rate * (1.0 if self.factor is None else self.factor(step))
+            if self.factor is not None:
+                self.set_rates(self.factor(step))
             self.floats.step()
         return loss
+
+    def set_rates(self, factor: float) -> None:
+        """Set the learning rates of the floats, and warn once of another schedule."""
+        assert self.floats is not None
+        groups = self.floats.param_groups
+        if self.last is not None and self.last != [group["lr"] for group in groups]:
+            warn(
+                "the learning rates of floats must be set by factor or by another schedule, not "
+                "by both; a schedule has set them too, which has no effect on them. Leave factor "
+                "out, or take a schedule that is constant.",
+                NoEffectWarning,
+                stacklevel=4,
+            )
+            self.has_warned = True
+        for group, rate in zip(groups, self.rates, strict=True):
+            group["lr"] = rate * factor
+        self.last = None if self.has_warned else [group["lr"] for group in groups]
 
     def share_gradients(self) -> None:
         """Make every gradient the mean over the ranks."""
@@ -95,4 +123,5 @@ class Together(Optimizer):
         self.discrete.load_state_dict(state_dict["discrete"])
         if self.floats is not None:
             self.floats.load_state_dict(state_dict["floats"])
+            self.last = None
         self.param_groups = self.groups()

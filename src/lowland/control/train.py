@@ -75,7 +75,9 @@ def train_msa(
         model: Any module.
         loss_fn: ``loss_fn(output, target)`` returns one loss per example, shape ``(batch,)``.
         batches: Re-iterable of ``(inputs, target)``.
-        values: The set of a model that has no discrete weights yet; None means -1, 0, 1.
+        values: The set of a model that has no discrete weights yet; None means -1, 0, 1, for
+            ``target_nonzero`` to have zeros to ask for (:func:`discretize` alone draws from -1, 1).
+            A model that has them keeps its own.
         rho: Penalty on a move, as a share of the largest wrong weight's average; 0.5 for two
             values, 0.25 for more.
         target_nonzero: Share of nonzero weights to end with, 0 to 1, for -1, 0, 1. It falls from
@@ -86,8 +88,8 @@ def train_msa(
         decay: Factor on ``1 - alpha`` per epoch; None lets it fall to 1/25 over the run,
             ``paper_exact`` takes 0.95 (the authors have 0.98 on CIFAR-10).
         lam: Price of a nonzero weight, in units of the gradient, when there is no target.
-        float_optimizer: Makes the optimizer of the float parameters; Adam at 0.01 with a cosine,
-            ``paper_exact`` Adam at 0.001, constant.
+        float_optimizer: Makes the optimizer of the float parameters; Adam at 0.01 with a cosine
+            (which a ``schedule`` replaces), ``paper_exact`` Adam at 0.001, constant.
         skip: What stays float; see :func:`discretize`.
         paper_exact: The published settings: besides those above, batch norm with epsilon 1e-4,
             momentum 0.1, scale and offset drawn from a normal cut at two deviations, averages begun
@@ -120,7 +122,8 @@ def train_msa(
     gamma = annealing(total) if decay is None and not paper_exact else per_epoch(
         PAPER_DECAY if decay is None else decay, per_pass
     )  # fmt: skip
-    is_plain = paper_exact or float_optimizer is not None
+    has_schedule = training.get("schedule") is not None
+    is_plain = paper_exact or float_optimizer is not None or has_schedule
     wanted = None if target_nonzero is None else nonzero_schedule(target_nonzero, total)
 
     made: list[Together] = []

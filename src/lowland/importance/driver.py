@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,7 @@ class ImportanceResult:
         costs: Typical seconds of a ``"uniform"`` and an ``"active"`` step, of waiting for a batch
             and of scoring a pool; None where nothing was measured.
         summary: The same in a sentence.
+        notes: What to know of the model where rows were chosen, in sentences.
     """
 
     training: TrainResult
@@ -67,6 +68,7 @@ class ImportanceResult:
     active_steps: int
     costs: dict[str, float | None]
     summary: str
+    notes: list[str] = field(default_factory=list)
 
     @property
     def status(self) -> Status:
@@ -92,6 +94,7 @@ class ImportanceResult:
                 "kappa": self.kappa,
                 "active_steps": self.active_steps,
                 "costs": {"seconds": self.costs},
+                "notes": self.notes,
             }
         )
 
@@ -231,6 +234,7 @@ def train_with_importance(
         chooser.active_steps,
         chooser.costs,
         chooser.summary(),
+        chooser.notes,
     )
     if out is not None and result.status is not Status.INTERRUPTED:
         write_json(Path(out) / "result.json", found.record())

@@ -34,8 +34,10 @@ class ImportanceTrainer:
             classifiers.
         presample: Pool over batch.
         loss_fn: One loss per sequence, not divided by its tokens; None takes
-            :class:`TokenCrossEntropy`. Label smoothing and class weights belong here.
-        shift: Whether logits predict the next label, as in causal language models.
+            :class:`TokenCrossEntropy`, also for classes of whole sequences. Label smoothing, class
+            weights and targets that are no classes belong here.
+        shift: Whether logits predict the next label, as in causal language models. It is not asked
+            for classifiers of whole sequences, whose logits have no axis of time.
         importance: Further keywords of :class:`ImportanceSampling`; ``accumulate`` is the number
             of gradient accumulation steps by default.
         **kwargs: For the Trainer.
@@ -197,7 +199,8 @@ class Logits(nn.Module):
         Returns:
             Logits, without the last step if they predict the next label.
         """
-        return outputs.logits[:, :-1] if self.shift else outputs.logits
+        logits = outputs.logits
+        return logits[:, :-1] if self.shift and logits.ndim > 2 else logits
 
     def targets(self, batch: Any) -> Tensor:
         """Take the labels that belong to the logits.
@@ -206,6 +209,9 @@ class Logits(nn.Module):
             batch: With ``"labels"``.
 
         Returns:
-            Labels, without the first step if logits predict the next label.
+            Labels, without the first step if logits predict the next label. Those of several
+            classes at once are floats.
         """
-        return batch["labels"][:, 1:] if self.shift else batch["labels"]
+        labels = batch["labels"]
+        is_of_steps = labels.ndim > 1 and not labels.is_floating_point()
+        return labels[:, 1:] if self.shift and is_of_steps else labels

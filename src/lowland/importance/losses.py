@@ -1,14 +1,14 @@
 """A loss per sequence, from a loss per token."""
 
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-__all__ = ["TokenCrossEntropy"]
+__all__ = ["TokenCrossEntropy", "as_sequences"]
 
 
 class TokenCrossEntropy(nn.Module):
-    """Cross-entropy of sequences, one loss per sequence.
+    """Cross-entropy of sequences, one loss per sequence; a class for a whole one is one token.
 
     Args:
         reduction: ``"sum"`` or ``"mean"`` over the tokens of a sequence that count.
@@ -49,17 +49,21 @@ class TokenCrossEntropy(nn.Module):
         self.combine = combine
 
     def forward(
-        self, logits: Float[Tensor, "batch time classes"], target: Int[Tensor, "batch time"]
+        self, logits: Float[Tensor, "batch *time classes"], target: Tensor
     ) -> Float[Tensor, " batch"]:
         """Compute the loss of each sequence.
 
         Args:
-            logits: Scores of the classes at every step.
-            target: Classes.
+            logits: Scores of the classes at every step, or of a classifier once.
+            target: Classes, shape ``(batch, time)``, of a classifier ``(batch,)``.
 
         Returns:
             Losses in nats per sequence, or per token for ``"mean"``.
+
+        Raises:
+            ValueError: If the targets are no classes, or not of these shapes.
         """
+        logits, target = as_sequences(logits, target)
         each = cross_entropy(
             logits.transpose(1, 2),
             target,
@@ -72,3 +76,31 @@ class TokenCrossEntropy(nn.Module):
         if self.reduction == "sum":
             return total
         return total / (target != self.ignore_index).sum(1).clamp(min=1)
+
+
+def as_sequences(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Take a classifier's output for a sequence of one token.
+
+    Args:
+        logits: Shape ``(batch, time, classes)`` or ``(batch, classes)``.
+        target: Classes, shape ``(batch, time)`` or ``(batch,)``.
+
+    Returns:
+        Both with an axis of time.
+
+    Raises:
+        ValueError: If the targets are no classes, or the shapes are not of these.
+
+    Source:
+        Ours.
+    """
+    is_classes = not (target.is_floating_point() or target.is_complex())
+    if not is_classes or logits.ndim not in (2, 3) or target.shape != logits.shape[:-1]:
+        raise ValueError(
+            "TokenCrossEntropy needs logits (batch, time, classes) and classes (batch, time), or "
+            "(batch, classes) and (batch,) of a classifier; got "
+            f"{tuple(logits.shape)} and {target.dtype} {tuple(target.shape)}. For other targets "
+            "pass loss_fn=, with one loss per row; in a Trainer, shift=False unless logits "
+            "predict the next label."
+        )
+    return (logits, target) if logits.ndim == 3 else (logits.unsqueeze(1), target.unsqueeze(1))

@@ -3,8 +3,9 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from lowland.errors import FallbackWarning
@@ -13,6 +14,10 @@ from lowland.training import kept_mode, norm_layers
 __all__ = ["BATCH_NORMS", "Modes"]
 
 BATCH_NORMS = ("eval_score", "frozen", "pool")
+COUPLED = (
+    "the output is normalized over the batch, so that a loss depends on the other rows and its "
+    "score bounds no gradient: take a layer or group norm behind the last layer, or none"
+)
 
 
 class Modes:
@@ -26,6 +31,9 @@ class Modes:
 
     Raises:
         ValueError: If ``batch_norm`` is none of these.
+
+    Attributes:
+        notes: What to know where rows were chosen, in sentences.
     """
 
     def __init__(self, model: nn.Module, batch_norm: str):
@@ -33,7 +41,8 @@ class Modes:
             raise ValueError(f"batch_norm must be one of {BATCH_NORMS}; got {batch_norm!r}.")
         self.model = model
         self.batch_norm = batch_norm
-        self.has_warned = False
+        self.notes: list[str] = []
+        self.has_scored = self.has_looked = False
         self.has_told = False
         self.momenta: dict[nn.Module, float | None] = {}
 
@@ -63,9 +72,9 @@ class Modes:
         Yields:
             Nothing.
         """
-        if not self.has_warned:
-            self.has_warned = True
-            warn_of(self.model, self.batch_norm)
+        if not self.has_scored:
+            self.has_scored = True
+            self.note(other_modes(self.model, self.batch_norm))
         with kept_mode(self.model):
             self.model.eval()
             if self.batch_norm == "pool":
@@ -73,6 +82,23 @@ class Modes:
                 for layer in self.momenta:
                     layer.train()
             yield
+
+    def look_at(self, output: Any) -> None:
+        """Note, once, whether a model's output is normalized over the batch.
+
+        Args:
+            output: With its graph.
+        """
+        if self.has_looked or not isinstance(output, Tensor) or output.grad_fn is None:
+            return
+        self.has_looked = True
+        if self.batch_norm != "frozen" and "BatchNorm" in output.grad_fn.name():
+            self.note(COUPLED)
+
+    def note(self, what: str) -> None:
+        """Keep a sentence that is not known yet."""
+        if what and what not in self.notes:
+            self.notes.append(what)
 
     def before_step(self, *, chosen: bool) -> None:
         """Set batch norms for the training pass that follows.
@@ -106,18 +132,16 @@ class Modes:
             layer.momentum = 0.0 if chosen else momentum  # type: ignore[assignment]
 
 
-def warn_of(model: nn.Module, batch_norm: str) -> None:
-    """Say once that scores come from another mode than gradients."""
+def other_modes(model: nn.Module, batch_norm: str) -> str:
+    """Say that scores come from another mode than gradients, if they do."""
     kinds = []
     if batch_norm == "eval_score" and any(m.training for m in norm_layers(model).values()):
-        kinds.append("batch norm (chosen rows shift its statistics; see batch_norm=)")
+        kinds.append("batch norm, whose statistics chosen rows shift (see batch_norm=)")
     if any(isinstance(m, _DropoutNd) and m.training and m.p > 0 for m in model.modules()):
         kinds.append("dropout")
-    if kinds:
-        warnings.warn(
-            f"examples are scored in evaluation mode, but the model trains with "
-            f"{' and '.join(kinds)}. The gradient stays unbiased, its variance may not fall as "
-            "estimated.",
-            FallbackWarning,
-            stacklevel=2,
-        )
+    if not kinds:
+        return ""
+    return (
+        f"rows are scored in evaluation mode, but the model trains with {' and '.join(kinds)}: the "
+        "variance may not fall as estimated"
+    )

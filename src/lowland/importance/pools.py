@@ -97,7 +97,7 @@ class Pools:
             The batch, None at the end.
         """
         is_whole = rows.held is None and self.batch_size is None
-        return rows.take(None if is_whole else self.size)
+        return rows.take() if is_whole else self.unless_alone(rows.take(self.size), rows)
 
     def pool(self, rows: Rows, size: int) -> Any | None:
         """Read a pool, and warn once if the whole data set is smaller.
@@ -109,7 +109,7 @@ class Pools:
         Returns:
             The pool, smaller at the end, None behind it.
         """
-        pool = rows.take(size)
+        pool = self.unless_alone(rows.take(size), rows)
         if pool is None:
             return None
         found = count_rows(pool)
@@ -123,6 +123,24 @@ class Pools:
                 stacklevel=4,
             )
         return pool
+
+    def unless_alone(self, batch: Any | None, rows: Rows) -> Any | None:
+        """Keep a single row that is left at the end for the next pass to begin with.
+
+        Alone it has no variance for a batch norm, and a whole step would be of one row. To drop it
+        would be biased where the order is always the same.
+
+        Args:
+            batch: Rows that were read together, None behind the end.
+            rows: Where they come from.
+
+        Returns:
+            The same, also if there is no other row at all; or None.
+        """
+        if batch is None or 1 in (self.size, rows.count) or count_rows(batch) > 1:
+            return batch
+        self.held = batch
+        return None
 
     def place(self, batch: Any) -> Any:
         """Move a batch to the model.

@@ -349,9 +349,14 @@ class ImportanceSampling:
         """Typical seconds of a ``"uniform"`` and an ``"active"`` step and their parts."""
         return self.switch.costs.record()
 
+    @property
+    def notes(self) -> list[str]:
+        """What to know of the model where rows were chosen, in sentences."""
+        return list(self.scorer.modes.notes) if self.active_steps else []
+
     def summary(self) -> str:
-        """Say in a sentence what happened, by both clocks."""
-        return self.switch.summary()
+        """Say in a sentence what happened, by both clocks, and what to know of the model."""
+        return ". ".join([self.switch.summary(), *self.notes])
 
     def warn_if_idle(self) -> None:
         """Warn if the switch was never on; for the end of training."""
@@ -359,15 +364,8 @@ class ImportanceSampling:
 
     def settings(self) -> dict[str, Any]:
         """Give the choices that decide the numbers of a run, as plain values."""
-        scorer, trunk, score = self.scorer, self.scorer.trunk, self.scorer.score
-        own = {
-            "presample": self.switch.ratio,
-            "score": getattr(score, "__name__", str(score)),
-            "batch_size": self.pools.batch_size,
-            "batch_norm": scorer.modes.batch_norm,
-            "trunk": None if trunk is None else type(trunk.trunk).__name__,
-        }
-        return plain({**own, **self.drawer.settings(), **self.switch.settings()})
+        own = {"presample": self.switch.ratio, "batch_size": self.pools.batch_size}
+        return plain(own | self.scorer.settings() | self.drawer.settings() | self.switch.settings())
 
     def state_dict(self) -> dict[str, Any]:
         """Give what a later run needs to go on: tensors and plain values.
@@ -381,6 +379,7 @@ class ImportanceSampling:
             "generator": self.drawer.generator.get_state(),
             "size": self.pools.size,
             "half": self.scorer.half,
+            "notes": list(self.scorer.modes.notes),
             "held": self.pools.state(),
             "waiting": [vars(chosen) for chosen in self.waiting or self.left],
         }
@@ -396,5 +395,6 @@ class ImportanceSampling:
         self.switch.load_state_dict(state["switch"])
         self.drawer.generator.set_state(state["generator"].cpu())
         self.scorer.half = state["half"]
+        self.scorer.modes.notes = list(state.get("notes", []))
         self.pools.load(state["held"], state["size"])
         self.waiting, self.left = [Chosen(**self.pools.place(c)) for c in state["waiting"]], []

@@ -197,7 +197,20 @@ class Scorer:
         Returns:
             Losses, with their graph.
         """
+        self.modes.look_at(output)
         return row_losses(self.loss_fn, output, target)
+
+    def settings(self) -> dict[str, Any]:
+        """Give the choices that decide the scores.
+
+        Returns:
+            Plain values.
+        """
+        return {
+            "score": getattr(self.score, "__name__", str(self.score)),
+            "batch_norm": self.modes.batch_norm,
+            "trunk": None if self.trunk is None else type(self.trunk.trunk).__name__,
+        }
 
     def piece(self, inputs: Any, target: Any) -> Float[Tensor, " rows"]:
         """Score some rows of a pool."""

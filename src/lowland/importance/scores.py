@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from lowland.importance.losses import TokenCrossEntropy
+from lowland.importance.losses import TokenCrossEntropy, as_sequences
 from lowland.importance.pointwise import (
     binary_cross_entropy_scores,
     huber_scores,
@@ -80,7 +80,7 @@ def closed_form(loss_fn: Any) -> Callable[[Tensor, Any], Tensor] | None:
                 ignore_index=loss_fn.ignore_index,
             )
         case TokenCrossEntropy():
-            return partial(
+            form = partial(
                 token_scores,
                 reduction=loss_fn.reduction,
                 combine=loss_fn.combine,
@@ -88,6 +88,7 @@ def closed_form(loss_fn: Any) -> Callable[[Tensor, Any], Tensor] | None:
                 label_smoothing=loss_fn.label_smoothing,
                 ignore_index=loss_fn.ignore_index,
             )
+            return lambda output, target: form(*as_sequences(output, target))
         case _:
             return pointwise_form(loss_fn)
 
@@ -164,12 +165,20 @@ def head_gradients(loss_fn: Callable[[Any, Any], Tensor], output: Any, target: A
         A gradient for each tensor that the loss depends on, example by example.
 
     Raises:
-        ValueError: If the loss does not depend on the output, or there is not one per example.
+        ValueError: If the loss does not depend on the output, the output holds no tensor where we
+            can see it, or there is not one loss per example.
     """
     with torch.enable_grad():
         leaves = map_tensors(leaf, output)
         losses = row_losses(loss_fn, leaves, target)
         inputs = [tensor for tensor in tensors_in(leaves) if tensor.requires_grad]
+        if not inputs:
+            raise ValueError(
+                "the model's output must be a tensor of floats, or hold such tensors in tuples, "
+                'lists and mappings, for score="bound" to differentiate by; got a '
+                f"{type(output).__name__}. Return one of these, or take "
+                'score="loss" or a score(output, target) of your own.'
+            )
         if not losses.requires_grad:
             raise ValueError(
                 "loss_fn must depend on the model's output through torch operations; its value "
