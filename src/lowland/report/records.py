@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lowland.report.story import check_story
 from lowland.report.words import VERDICTS
 from lowland.results import Status
 
@@ -55,7 +56,7 @@ def read_record(file: Path) -> dict[str, Any]:
         The record, with an empty value for each field that it does not have.
 
     Raises:
-        ValueError: If the file is not a record.
+        ValueError: If the file is not a record, or its story cannot be told.
 
     Source:
         Ours.
@@ -78,8 +79,9 @@ def read_record(file: Path) -> dict[str, Any]:
                 f"a verdict must be one of {', '.join(VERDICTS)}; claim {claim.get('id')} in "
                 f"{file} says {claim.get('verdict')!r}. Run the recipe again."
             )
+    check_story(record, file)
     empty = {"paper": {}, "scale": "", "settings": {}, "seeds": [], "runs": [], "environment": {}}
-    words = {"seconds": None, "command": "", "status": "", "notes": []}
+    words = {"seconds": None, "command": "", "status": "", "notes": [], "story": None}
     return empty | words | record
 
 

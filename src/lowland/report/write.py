@@ -1,6 +1,7 @@
 """Write the page: every record of a folder becomes one HTML file, its Markdown twin and figures."""
 
 import multiprocessing
+import re
 from base64 import b64encode
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -19,8 +20,17 @@ from lowland.report.records import (
     scalars,
     unfinished,
 )
+from lowland.report.story import (
+    PREAMBLE,
+    add_up,
+    describe_misses,
+    describe_story,
+    link_claims,
+    own_code,
+)
 from lowland.report.theme import DARK, LIGHT, css_variables
 from lowland.report.words import (
+    count_verdicts,
     format_measured,
     format_number,
     format_seconds,
@@ -72,11 +82,16 @@ def write_report(folder: str | Path, *, processes: int = 1) -> Path:
             sections = list(pool.map(describe, *whole))
     else:
         sections = [describe(*parts) for parts in zip(*whole, strict=True)]
+    own = own_code(sections)
     page = {
         "title": f"lowland: {sections[0]['headline']}" if len(sections) == 1 else "lowland report",
         "version": __version__,
         "sections": sections,
         "unreadable": unreadable,
+        "told": bool(own),
+        "own": own,
+        "preamble": PREAMBLE.strip(),
+        "totals": add_up(sections),
         "light": css_variables(LIGHT),
         "dark": css_variables(DARK),
     }
@@ -93,6 +108,7 @@ def render(template: str, page: Mapping[str, Any]) -> str:
     jinja = Environment(loader=loader, autoescape=is_html, undefined=StrictUndefined)
     jinja.filters["cell"] = cell if is_html else markdown_cell
     jinja.filters["unbroken"] = unbroken
+    jinja.filters["link_claims"] = link_claims
     return jinja.get_template(template).render(page)
 
 
@@ -104,8 +120,13 @@ def cell(value: Any) -> str:
 
 
 def unbroken(text: str) -> str:
-    """A measurement that does not break between its mean and its spread."""
-    return text.replace(" ± ", "\u00a0±\u00a0").replace(" × ", "\u00a0×\u00a0")
+    """A measurement that does not break between its mean, its spread and its count."""
+    return re.sub(r" ([±×]) |\bn (=) (?=\d)| (%)", hold_together, text)
+
+
+def hold_together(found: re.Match[str]) -> str:
+    """The same with blanks at which no line ends."""
+    return found[0].replace(" ", "\u00a0")
 
 
 def markdown_cell(value: Any) -> str:
@@ -118,6 +139,8 @@ def describe(record: Mapping[str, Any], name: str, file: Path, figures: Path) ->
     paper = record["paper"]
     columns, runs = scalars(record["runs"])
     count = len(record["seeds"])
+    claims = [describe_claim(claim) for claim in record["claims"]]
+    shown = [describe_figure(figure, name, figures) for figure in record["figures"]]
     facts = [record["recipe"], f"{record['scale']} scale" if record["scale"] else ""]
     facts += [f"{count} seed{'s' if count > 1 else ''}" if count else ""]
     facts += [format_seconds(record["seconds"]) if record["seconds"] else ""]
@@ -131,8 +154,11 @@ def describe(record: Mapping[str, Any], name: str, file: Path, figures: Path) ->
         "facts": [fact for fact in facts if fact],
         "headline": headline(record["claims"]),
         "unfinished": unfinished(record["status"]),
-        "claims": [describe_claim(claim) for claim in record["claims"]],
-        "figures": [describe_figure(figure, name, figures) for figure in record["figures"]],
+        "claims": claims,
+        "counts": count_verdicts(claims),
+        "misses": describe_misses(claims),
+        "figures": shown,
+        "story": describe_story(record, shown),
         "duration": format_seconds(record["seconds"]) if record["seconds"] else "",
         "settings": flatten(record["settings"]) if record["settings"] else [],
         "environment": flatten(record["environment"]) if record["environment"] else [],
