@@ -67,6 +67,7 @@ def test_slices(name, tmp_path):
     assert timeless(read_json(tmp_path / "sliced" / "result.json")) == timeless(again.record())
 
 
+@pytest.mark.slow
 def test_killed_in_mid_block(tmp_path):
     here = Path(__file__).parent
     paths = os.pathsep.join([str(here), str(here.parent)])

@@ -59,6 +59,7 @@ def test_pieces_of_chunks(monkeypatch):
     assert_same([c.record() for c in whole()], expected)
 
 
+@pytest.mark.slow
 def test_two_processes_are_one(tmp_path):
     """Uneven shares, a process without any, and a bad number on one process that all hear of."""
     paths = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path[:1]])

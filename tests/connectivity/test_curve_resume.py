@@ -64,6 +64,7 @@ def assert_same(result, expected):
     assert same(result.path.weights, expected.path.weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_killed_fit_goes_on_to_the_same_bits(killed, uninterrupted, kind):
     """From the state after step 100, in the middle of a pass; the control points are kept."""

@@ -62,6 +62,7 @@ BEGUN = ["lowland.json", "placement.json"]
 CYCLES = [f"cycle-0{number}.{kind}" for number in (1, 2, 3) for kind in ("json", "safetensors")]
 
 
+@pytest.mark.slow
 def test_a_killed_search_goes_on_to_the_same_bits(killed, uninterrupted):
     """Two cycles are on disk; they are not done again."""
     folder = killed["loop"]

@@ -35,6 +35,7 @@ def run(script, *arguments):
     return subprocess.run(command, env=environment, timeout=240).returncode
 
 
+@pytest.mark.slow
 def test_a_killed_exploration_goes_on_to_the_same_bits(tmp_path):
     """It died in the second cycle of its second pair; what was finished is not done again."""
     assert run(killed_exploration, tmp_path) == -signal.SIGKILL

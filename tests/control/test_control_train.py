@@ -43,6 +43,7 @@ def assert_same(one, other):
     assert_close(dict(one.state), dict(other.state), rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on(tmp_path):
     dead = subprocess.run(
         [sys.executable, killed_msa.__file__, tmp_path], check=False, env=environment(killed_msa)
@@ -61,6 +62,7 @@ def test_a_run_in_slices(tmp_path):
     assert_same(result, expected)
 
 
+@pytest.mark.slow
 def test_two_processes_are_one(tmp_path):
     """Each has half of every batch; the weights are those of whole batches."""
     subprocess.run(

@@ -450,6 +450,7 @@ def test_real_mnist_is_bit_identical_to_the_original_files(real_cache, monkeypat
     assert sums == {name: published[name] for name in sums}
 
 
+@pytest.mark.slow
 def test_real_cifar10_has_the_published_statistics(real_cache, monkeypatch):
     """A lossy copy moves the means by 2e-4 and the deviations by 3e-4 at most."""
     cifar = real("cifar10", real_cache, monkeypatch)

@@ -184,6 +184,7 @@ def test_batch_norm_is_explicit():
     assert modes[0].trace != pytest.approx(expected, rel=1e-2)
 
 
+@pytest.mark.slow
 def test_two_processes_measure_what_one_does(tmp_path):
     paths = os.pathsep.join([str(Path(two_noises.__file__).parents[1]), *sys.path[:1]])
     environment = os.environ | {"PYTHONPATH": paths, "PYTHONWARNINGS": "ignore"}

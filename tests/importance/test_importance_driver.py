@@ -54,6 +54,7 @@ def assert_same(result, expected):
         assert torch.equal(result.training.state[name], value)
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_bits(tmp_path):
     """Rows that were read but not used, draws that wait, tau, and dropout's generator go on."""
     paths = os.pathsep.join([str(Path(killed_training.__file__).parents[1]), *sys.path[:1]])
