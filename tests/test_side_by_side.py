@@ -1,5 +1,6 @@
 """Commands that run side by side end as they would alone, and none outlives the one in charge."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -12,42 +13,28 @@ from lowland import side_by_side
 from lowland.side_by_side import Job, run_side_by_side
 
 
-def test_every_command_ends_with_its_own_code():
-    """One lists the recipes, one names a recipe that is not there."""
-    jobs = [Job("list", ("list",)), Job("wrong", ("show", "nothing2018"))]
-    ended = run_side_by_side(jobs, 2)
-    assert ended["list"][0] == 0
+def test_every_command_ends_with_its_own_code_and_words():
+    """One lists the recipes, two name what is not there: a process runs more than one of them."""
+    wrong = ("show", "nothing2018")
+    ended = run_side_by_side([Job("list", ("list",)), Job("wrong", wrong), Job("no", ("fly",))], 1)
+    assert ended["list"] == (0, "")
     code, words = ended["wrong"]
     assert code == 2
-    assert "there is no recipe 'nothing2018'" in words
+    assert words.startswith("lowland: there is no recipe 'nothing2018'")
+    assert ended["no"][0] == 2
 
 
-def test_no_more_at_once_than_asked(monkeypatch):
-    most = []
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
+def test_nobody_is_left_behind(error, monkeypatch):
+    """After Ctrl-C, and after an error of our own, in the middle of a command."""
 
-    class Sleeper:
-        alive = 0
+    def stop(seconds):
+        raise error
 
-        def __init__(self):
-            self.looks, self.returncode = 3, None
-            Sleeper.alive += 1
-            most.append(Sleeper.alive)
-
-        def poll(self):
-            self.looks -= 1
-            if not self.looks:
-                Sleeper.alive -= 1
-                self.returncode = 0
-            return self.returncode if self.looks <= 0 else None
-
-    monkeypatch.setattr(side_by_side, "SECONDS_BETWEEN_LOOKS", 0.0)
-    monkeypatch.setattr(side_by_side, "last_words", lambda one: "")
-    monkeypatch.setattr(
-        side_by_side, "started", lambda job: side_by_side.Running(job, Sleeper(), None)
-    )
-    ended = run_side_by_side([Job(str(n), ()) for n in range(5)], 2)
-    assert list(ended) == ["0", "1", "2", "3", "4"]
-    assert max(most) == 2
+    monkeypatch.setattr(side_by_side.time, "sleep", stop)
+    with pytest.raises(error):
+        run_side_by_side([Job(str(n), ("list",)) for n in range(3)], 2)
+    assert multiprocessing.active_children() == []
 
 
 CHILD = """

@@ -14,7 +14,10 @@ from typing import Any, NamedTuple
 
 from lowland.errors import LowlandError
 
-MISSED, INTERRUPTED = 3, 130  # exit codes
+WRONG_USAGE, MISSED, INTERRUPTED = 2, 3, 130  # exit codes
+
+# In this order two cores are done with the recipes of the demo at about the same time.
+ORDER = ("katharopoulos2018", "draxler2018", "li2018", "baityjesi2018", "huang2018")
 
 
 class UsageError(Exception):
@@ -110,12 +113,11 @@ def run_demo(args: Namespace) -> int:
     if args.source or args.changes:
         raise UsageError("--from and --set belong to one recipe; the demo runs all of them.")
     out = args.out or Path("lowland-out") / "demo"
-    choices = [choose(args, name) for name in RECIPES]
     cores = os.cpu_count() or 1
-    if len(choices) > 1 and cores > 1 and args.threads is None:
-        records = run_together(args, choices, out, cores)
+    if len(RECIPES) > 1 and cores > 1 and args.threads is None:
+        records = run_together(args, out, cores)
     else:
-        records = run_in_turn(args, choices, out)
+        records = run_in_turn(args, [choose(args, name) for name in RECIPES], out)
     if any(map(interrupted, records)):
         return stopped(args.line)
     finish(args, records, out)
@@ -123,10 +125,10 @@ def run_demo(args: Namespace) -> int:
     return 1 if any([did_not_finish(record) for record in records]) else 0
 
 
-def line_of(args: Namespace, choice: Choice) -> list[str]:
+def line_of(args: Namespace, name: str) -> list[str]:
     """The words that repeat one recipe of the demo."""
     seeds = [] if args.seeds is None else ["--seeds", str(args.seeds)]
-    return ["run", choice.name, "--scale", choice.scale, *seeds]
+    return ["run", name, "--scale", args.scale or "laptop", *seeds]
 
 
 def run_in_turn(args: Namespace, choices: Sequence[Choice], out: Path) -> list[Any]:
@@ -137,15 +139,15 @@ def run_in_turn(args: Namespace, choices: Sequence[Choice], out: Path) -> list[A
     for number, choice in enumerate(choices, 1):
         if not args.quiet:
             say(f"{number} of {len(choices)}  {choice.name}: {RECIPES[choice.name]}")
-        line = shlex.join(["lowland", *line_of(args, choice)])
+        line = shlex.join(["lowland", *line_of(args, choice.name)])
         records.append(run_one(args, choice, out / choice.name, line))
         if interrupted(records[-1]):
             break
     return records
 
 
-def run_together(args: Namespace, choices: Sequence[Choice], out: Path, cores: int) -> list[Any]:
-    """Run recipes side by side, one on each core."""
+def run_together(args: Namespace, out: Path, cores: int) -> list[Any]:
+    """Run recipes side by side, one on each core; no recipe is imported here, to begin at once."""
     from lowland.reproduce import RECIPES
     from lowland.results import Record
     from lowland.side_by_side import Job, run_side_by_side
@@ -154,21 +156,24 @@ def run_together(args: Namespace, choices: Sequence[Choice], out: Path, cores: i
     common += [f"--{name}" for name in ("download", "restart") if getattr(args, name)]
     common += [] if args.data is None else ["--data", str(args.data)]
     jobs = []
-    for number, choice in enumerate(choices, 1):
+    for number, (name, what) in enumerate(RECIPES.items(), 1):
         if not args.quiet:
-            say(f"{number} of {len(choices)}  {choice.name}: {RECIPES[choice.name]}")
-        words = [*line_of(args, choice), "--out", str(out / choice.name), *common]
-        jobs.append(Job(choice.name, tuple(words)))
+            say(f"{number} of {len(RECIPES)}  {name}: {what}")
+        words = [*line_of(args, name), "--out", str(out / name), *common]
+        jobs.append(Job(name, tuple(words)))
+    jobs.sort(key=lambda job: ORDER.index(job.name) if job.name in ORDER else 0)
     ended = run_side_by_side(jobs, cores, progress=not args.quiet)
     if any(code == INTERRUPTED for code, _ in ended.values()):
         raise KeyboardInterrupt
     records = []
-    for choice in choices:
-        code, words = ended[choice.name]
+    for name in RECIPES:
+        code, words = ended[name]
+        if code == WRONG_USAGE:
+            raise UsageError(words.removeprefix("lowland: "))
         if code not in (0, MISSED):
-            raise LowlandError(f"{choice.name} ended with code {code}: {words or 'without a word'}")
-        file = out / choice.name / "record.json"
-        line = shlex.join(["lowland", *line_of(args, choice)])
+            raise LowlandError(f"{name} ended with code {code}: {words or 'without a word'}")
+        file = out / name / "record.json"
+        line = shlex.join(["lowland", *line_of(args, name)])
         records.append(replace(Record.load(file), command=line))
         records[-1].save(file)
     return records

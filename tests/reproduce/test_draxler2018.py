@@ -4,14 +4,15 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
+from torch.nn.functional import cross_entropy
 
 from lowland.connectivity import Cycle, PathResult
-from lowland.data import load
 from lowland.report import write_report
 from lowland.report.records import check_figure
 from lowland.reproduce import RECIPES, draxler2018, draxler2018_landscape, draxler2018_norms
 from lowland.reproduce.draxler2018 import Network, Training, run, settings
-from lowland.reproduce.draxler2018_images import Images
+from lowland.reproduce.draxler2018_images import images_of, losses
 from lowland.reproduce.draxler2018_landscape import find_minima
 from lowland.reproduce.draxler2018_published import TABLE, published
 from lowland.reproduce.draxler2018_xor import Xor
@@ -96,10 +97,19 @@ def test_the_tree(finished):
     assert claims["C3"].verdict in ("met", "missed")
 
 
+def test_losses_are_cross_entropies(rng):
+    """Also of outputs whose exponentials overflow, and of many networks at once."""
+    output = 200 * torch.randn(3, 40, 10, generator=rng, dtype=torch.float64)
+    target = torch.randint(10, (40,), generator=rng)
+    expected = torch.stack([cross_entropy(one, target, reduction="none") for one in output])
+    torch.testing.assert_close(torch.vmap(losses, (0, None))(output, target), expected)
+    torch.testing.assert_close(losses(output[0], target), expected[0])
+
+
 def test_networks_that_learn_nothing_are_passed_over(tmp_path):
     """After no epoch at all every network still guesses."""
     slow = replace(tiny(), training=Training(1, 1024, learning_rate=1e-6))
-    images = Images.of(slow, load("digits"))
+    images = images_of(slow, device=torch.device("cpu"))
     with (
         use_threads(1),
         open_progress(False) as display,

@@ -277,9 +277,9 @@ def small(data):
 )
 def test_large_scales_on_tiny_data(scale, number, tmp_path, monkeypatch):
     """Their growths with narrow networks and one epoch; claims and figures know their names."""
-    from lowland.reproduce import katharopoulos2018_tasks
+    from lowland.reproduce import images
 
-    monkeypatch.setattr(katharopoulos2018_tasks, "load", lambda name, **_: small(name))
+    monkeypatch.setattr(images, "load", lambda name, **_: small(name))
     whole = settings(scale)
     growth = whole.growths[number]
     model = "res-mlp-784-8-10x3" if growth.task.data == "mnist" else "pad-resnet-8-4"
@@ -305,9 +305,9 @@ def test_large_scales_on_tiny_data(scale, number, tmp_path, monkeypatch):
 @pytest.mark.parametrize("number", range(17))
 def test_every_variant_of_the_table(number, tmp_path, monkeypatch):
     """Each way of section 9 grows a small network."""
-    from lowland.reproduce import katharopoulos2018_tasks
+    from lowland.reproduce import images
 
-    monkeypatch.setattr(katharopoulos2018_tasks, "load", lambda name, **_: small(name))
+    monkeypatch.setattr(images, "load", lambda name, **_: small(name))
     table = settings("gpu").table
     task = replace(table.task, model="pad-resnet-14-4", examples=None, batch_size=20)
     few = Table(task, (replace(table.variants[number], epochs=1),))

@@ -13,7 +13,7 @@ from lowland.report.records import check_figure
 from lowland.reproduce import RECIPES, li2018
 from lowland.reproduce.li2018 import Arm, Checks, Search, Settings, Task, all_runs, run, settings
 from lowland.reproduce.li2018_settings import TERNARY
-from lowland.reproduce.li2018_training import Images
+from lowland.reproduce.li2018_training import images_of
 from lowland.results import Record, Status, plain, read_json
 from lowland.settings import from_plain
 from lowland.training import use_threads
@@ -265,9 +265,9 @@ def small(data):
 )
 def test_large_scales_on_tiny_data(scale, number, tmp_path, monkeypatch):
     """Published settings with narrow networks: validation, drop of the last batch, the logs."""
-    from lowland.reproduce import li2018_training
+    from lowland.reproduce import images
 
-    monkeypatch.setattr(li2018_training, "load", lambda name, **_: small(name))
+    monkeypatch.setattr(images, "load", lambda name, **_: small(name))
     whole = settings(scale)
     task = whole.tasks[number]
     model = "bn-mlp-784-16-10" if "mlp" in task.model else "bn-cnn-4-8"
@@ -294,7 +294,7 @@ def test_the_incomplete_last_batch_is_left_out():
     """Only with the published settings."""
     for paper_exact, batches in ((True, 4), (False, 5)):
         task = replace(TINY, examples=230, paper_exact=paper_exact)
-        images = Images.of(task, torch.device("cpu"))
+        images = images_of(task, device=torch.device("cpu"))
         assert len(images.training(0)) == batches
 
 

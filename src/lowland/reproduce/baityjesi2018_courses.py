@@ -12,9 +12,9 @@ from lowland.dynamics.measure import measure_dynamics
 from lowland.dynamics.two_time import TwoTime
 from lowland.models import one_hot_losses
 from lowland.reproduce.baityjesi2018_settings import Course
-from lowland.reproduce.huang2018_growth import stopped
-from lowland.reproduce.katharopoulos2018_tasks import Images
-from lowland.reproduce.katharopoulos2018_tasks import losses as cross_entropies
+from lowland.reproduce.frame import pass_ctrl_c_on
+from lowland.reproduce.images import Images
+from lowland.reproduce.images import losses as cross_entropies
 from lowland.results import plain, read_tensors, write_tensors
 
 __all__ = ["LOSSES", "kept_weights", "network", "record_course"]
@@ -90,7 +90,7 @@ def record_course(
         evaluate_every=10**9,
         progress=display,
     )
-    stopped(found.status)
+    pass_ctrl_c_on(found.status)
     names = ("step", "trace", "trace_se", "mean_square", "mean_square_se")
     values = {
         "course": course.name,

@@ -8,7 +8,7 @@ from lowland.dynamics.products import hessian_product
 from lowland.dynamics.spectral_density import SpectralDensity, exact_spectrum, spectral_density
 from lowland.reproduce.baityjesi2018_courses import LOSSES, kept_weights, network
 from lowland.reproduce.baityjesi2018_settings import Course, Flat
-from lowland.reproduce.katharopoulos2018_tasks import Images
+from lowland.reproduce.images import Images
 from lowland.results import plain
 
 __all__ = ["count_flat", "thresholds"]

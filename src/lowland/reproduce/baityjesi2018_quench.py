@@ -11,8 +11,8 @@ from lowland.connectivity import Cycle, Schedule, find_path, linear_path
 from lowland.errors import NoEffectWarning
 from lowland.reproduce.baityjesi2018_courses import LOSSES, kept_weights, network
 from lowland.reproduce.baityjesi2018_settings import Course, Quench
-from lowland.reproduce.huang2018_growth import stopped
-from lowland.reproduce.katharopoulos2018_tasks import Images
+from lowland.reproduce.frame import pass_ctrl_c_on
+from lowland.reproduce.images import Images
 from lowland.results import plain
 from lowland.training import evaluate, train
 
@@ -59,7 +59,7 @@ def quench_course(
             evaluate_every=10**9,
             progress=display,
         )
-        stopped(result.status)
+        pass_ctrl_c_on(result.status)
         states[wait] = result.state
         after = evaluate(model, loss_fn, images.reading).loss
         rows.append({"wait": wait, "before": before, "after": after})

@@ -17,14 +17,17 @@ from lowland.reproduce.baityjesi2018_settings import (
 __all__ = ["settings"]
 
 DIGITS = Task("digits", "mlp-64-128-10", 32)
-OVER = Course("digits", "over", DIGITS, seeds=5, replicas=4, cloned=(2500,), kept=(100, 1000, 5000))
+OVER = Course(
+    "digits", "over", DIGITS, steps=4000, seeds=5, replicas=4, cloned=(2000,),
+    kept=(100, 1000, 4000),
+)  # fmt: skip
 UNDER = Course(
-    "digits-2", "under", replace(DIGITS, model="mlp-64-2-10"), seeds=5, replicas=4, cloned=(2500,),
-    kept=(100, 2000, 5000),
+    "digits-2", "under", replace(DIGITS, model="mlp-64-2-10"), steps=3500, seeds=5, replicas=4,
+    cloned=(1750,), kept=(100, 2000, 3500),
 )  # fmt: skip
 TOY = Course(
-    "toy", "toy", replace(DIGITS, model="bruna-512"), "mse", learning_rate=5.0, steps=2500,
-    seeds=5, noise_batches=20, replicas=4, cloned=(1250,),
+    "toy", "toy", replace(DIGITS, model="bruna-512"), "mse", learning_rate=5.0, steps=2000,
+    seeds=5, noise_batches=20, replicas=4, cloned=(1000,),
 )  # fmt: skip
 SMALL = Course(
     "digits-16", "flat", replace(DIGITS, model="mlp-64-16-10"), steps=3000, seeds=1, waits=12,

@@ -9,8 +9,8 @@ from torch.nn.functional import cross_entropy
 from torch.optim import SGD
 
 from lowland.reproduce.baityjesi2018_settings import Widths
-from lowland.reproduce.huang2018_growth import stopped
-from lowland.reproduce.katharopoulos2018_tasks import Images
+from lowland.reproduce.frame import pass_ctrl_c_on
+from lowland.reproduce.images import Images
 from lowland.results import plain
 from lowland.training import train
 
@@ -99,7 +99,7 @@ def scan_widths(widths: Widths, images: Images, display: Any = False) -> list[di
         evaluate_every=10**9,
         progress=display,
     )
-    stopped(result.status)
+    pass_ctrl_c_on(result.status)
     after = measured(model, images)
     found = [
         {"width": width, "seed": seed, "params": (inputs + 1 + images.classes) * width

@@ -12,12 +12,10 @@ from typing import Any
 import torch
 
 from lowland.connectivity import PathResult, compare_paths, measure_plane
-from lowland.data import load
-from lowland.models import build
 from lowland.reproduce.draxler2018_claims import judge
 from lowland.reproduce.draxler2018_curvature import measure_curvature
 from lowland.reproduce.draxler2018_figures import draw
-from lowland.reproduce.draxler2018_images import Images, losses
+from lowland.reproduce.draxler2018_images import images_of, losses
 from lowland.reproduce.draxler2018_landscape import (
     describe_landscape,
     describe_pairs,
@@ -26,10 +24,13 @@ from lowland.reproduce.draxler2018_landscape import (
 )
 from lowland.reproduce.draxler2018_norms import measure_norms
 from lowland.reproduce.draxler2018_settings import Network, Settings, Training, settings
+from lowland.reproduce.draxler2018_story import tell
 from lowland.reproduce.draxler2018_xor import measure_xor
+from lowland.reproduce.frame import Measured, Recipe
+from lowland.reproduce.images import Images
 from lowland.reproduce.kept import Kept
-from lowland.results import Record, Status, environment, open_folder, plain
-from lowland.training import norm_layers, open_progress, use_threads
+from lowland.results import Status, plain
+from lowland.training import norm_layers
 
 __all__ = ["Network", "Settings", "Training", "run", "settings"]
 
@@ -41,79 +42,36 @@ PAPER = {
 }
 
 
-def run(
-    settings: Settings,
-    *,
-    seeds: int | None = None,
-    out: str | Path,
-    progress: Any = False,
-    data: str | Path | None = None,
-    download: bool = False,
-    restart: bool = False,
-    command: str = "",
-) -> Record:
-    """Train the minima of every architecture, join them, and judge the claims.
+def with_minima(settings: Settings, seeds: int) -> Settings:
+    """Give every architecture the same number of minima, each from a seed of its own."""
+    networks = tuple(replace(network, minima=seeds) for network in settings.networks)
+    return replace(settings, networks=networks)
 
-    Whatever is finished lies in ``out`` and is not done again.
 
-    Args:
-        settings: From :func:`settings`, changed at will.
-        seeds: Number of minima per architecture, instead of those of the settings.
-        out: Folder for networks, paths and the record.
-        progress: As for :func:`lowland.training.open_progress`.
-        data: Folder to look for data sets in, first.
-        download: Whether a data set may be downloaded.
-        restart: Forget what lies in ``out``.
-        command: What to print for whoever wants to repeat the run.
+def read(settings: Settings, **source: Any) -> dict[str, Images]:
+    """The images, which every architecture must be able to take."""
+    for network in settings.networks:
+        if network.minima < 2:
+            raise ValueError(f"a path needs at least 2 minima (--seeds); got {network.minima}.")
+    images = images_of(settings, **source)
+    for network in settings.networks:
+        images.network(0, network.name)
+    return {settings.data: images}
 
-    Returns:
-        The record, also written to ``record.json``.
 
-    Raises:
-        ValueError: If a path needs at least two minima and fewer were asked for.
-        KeyboardInterrupt: After Ctrl-C, with everything finished saved.
-    """
-    if seeds is not None:
-        every = tuple(replace(network, minima=seeds) for network in settings.networks)
-        settings = replace(settings, networks=every)
-    if any(network.minima < 2 for network in settings.networks):
-        raise ValueError(f"a path needs at least 2 minima (--seeds); got {seeds or 'fewer'}.")
-    found = load(settings.data, data=data, download=download)
-    images = Images.of(settings, found)
-    for network in settings.networks:  # a wrong one is told before anything is written
-        build(network.name, classes=len(found.classes), in_shape=found.in_shape)
-    kept = Kept(open_folder(out, plain(settings), restart))
+def measure(settings: Settings, found: dict[str, Images], kept: Kept, display: Any) -> Measured:
+    """Train the minima of every architecture, and join them."""
     parts: dict[str, list[Any]] = {"runs": [], "landscapes": [], "norms": [], "curvature": []}
     parts |= {"comparisons": [], "planes": [], "bends": [], "xor": []}
-    seconds = 0.0
-    with use_threads(settings.threads), open_progress(progress) as display:
-        for network in settings.networks:
-            joined = join(network, settings, images, kept, display)
-            for name, values in joined.items():
-                parts[name] += values
-            seconds += sum(
-                pair["line"]["seconds"] + pair["path"]["seconds"] for pair in joined["runs"]
-            )
-        if settings.xor:
-            parts["xor"] = kept("xor", partial(measure_xor, settings.xor, display))
+    for network in settings.networks:
+        joined = join(network, settings, found[settings.data], kept, display)
+        for name, values in joined.items():
+            parts[name] += values
+    if settings.xor:
+        parts["xor"] = kept("xor", partial(measure_xor, settings.xor, display))
     done = all(pair["status"] == plain(Status.FINISHED) for pair in parts["runs"])
-    record = Record(
-        recipe="draxler2018",
-        paper=PAPER,
-        scale=settings.scale,
-        settings=plain(settings),
-        seeds=sorted({seed for pair in parts["runs"] for seed in pair["seeds"]}),
-        runs=plain(parts["runs"]),
-        claims=judge(plain(settings), plain(parts)),
-        figures=draw(plain(settings), plain(parts)),
-        environment=environment(str(images.device)),
-        seconds=seconds + kept.seconds,
-        command=command,
-        status=plain(Status.FINISHED if done else Status.NOT_FINITE),
-        notes=[found.note] if found.note else [],
-    )
-    record.save(kept.folder / "record.json")
-    return record
+    status = Status.FINISHED if done else Status.NOT_FINITE
+    return Measured(plain(parts), plain(parts["runs"]), status=status)
 
 
 def join(
@@ -126,6 +84,7 @@ def join(
     kept.seconds += sum(trained.seconds for _, trained in minima.values())
     landscape = explore(network, settings, images, minima, out, display)
     runs = describe_pairs(network, settings, images, minima, landscape, out, display)
+    kept.seconds += sum(pair["line"]["seconds"] + pair["path"]["seconds"] for pair in runs)
     models = [model for model, _ in minima.values()]
     a, b = landscape.edges[0].a, landscape.edges[0].b
     ends, path = (models[a], models[b]), landscape.path(a, b)
@@ -157,11 +116,11 @@ def compared(
     found = compare_paths(
         ends[0],
         losses,
-        images.training(settings.path_batch_size, seed=0),
+        images.training(0, settings.path_batch_size),
         *ends,
         schedule=settings.schedule,
         steps=settings.curve_steps,
-        test_batches=images.tests,
+        test_batches=images.testing,
         evaluation_batches=images.reading,
         backend=settings.backend,
         out=out,
@@ -175,7 +134,7 @@ def plane_of(settings: Settings, images: Images, model: Any, path: PathResult) -
     return measure_plane(
         model,
         losses,
-        images.training(settings.path_batch_size, seed=0),
+        images.training(0, settings.path_batch_size),
         path.path,
         resolution=settings.plane,
         examples=settings.schedule.examples,
@@ -192,3 +151,6 @@ def coordinates_of(path: PathResult, number: int = 8) -> dict[str, Any]:
     bend = pivots - torch.lerp(pivots[0], pivots[-1], t.unsqueeze(1))
     most = bend.abs().amax(0).topk(min(number, bend.shape[1])).indices
     return plain({"t": t, "bend": bend[:, most].T})
+
+
+run = Recipe("draxler2018", PAPER, with_minima, read, measure, judge, draw, tell).run

@@ -9,13 +9,10 @@ from torch import nn
 
 from lowland.connectivity import Landscape, connect_minima, linear_path
 from lowland.connectivity.graph import spanning_tree
-from lowland.reproduce.draxler2018_images import (
-    Images,
-    find_minimum,
-    losses,
-    stop_if_interrupted,
-)
+from lowland.reproduce.draxler2018_images import find_minimum, losses
 from lowland.reproduce.draxler2018_settings import Network, Settings
+from lowland.reproduce.frame import pass_ctrl_c_on
+from lowland.reproduce.images import Images
 from lowland.results import plain
 from lowland.training import TrainResult
 
@@ -46,7 +43,7 @@ def find_minima(
     Raises:
         ValueError: If too few networks learn anything.
     """
-    guess = log(len(images.found.classes))
+    guess = log(images.classes)
     found: dict[int, tuple[nn.Module, TrainResult]] = {}
     for seed in range(TRIES * network.minima):
         if len(found) == network.minima:
@@ -90,18 +87,18 @@ def explore(
     found = connect_minima(
         models[0],
         losses,
-        images.training(settings.path_batch_size, seed=0),
+        images.training(0, settings.path_batch_size),
         models,
         schedule=settings.schedule,
         budget=network.pairs,
         suggest="paper",
-        test_batches=images.tests,
+        test_batches=images.testing,
         evaluation_batches=images.reading,
         backend=settings.backend,
         out=out / "landscapes" / network.name,
         progress=display,
     )
-    stop_if_interrupted(found.status)
+    pass_ctrl_c_on(found.status)
     return found
 
 
@@ -137,11 +134,11 @@ def describe_pairs(
         line = linear_path(
             model,
             losses,
-            images.training(settings.path_batch_size, seed=0),
+            images.training(0, settings.path_batch_size),
             model,
             end,
             samples=settings.line_samples,
-            test_batches=images.tests,
+            test_batches=images.testing,
             evaluation_batches=images.reading,
             calibration=settings.schedule.calibration,
             backend=settings.backend,

@@ -7,8 +7,10 @@ from typing import Any
 from torch import nn
 
 from lowland.connectivity import PathResult, find_path, measure_path
-from lowland.reproduce.draxler2018_images import Images, losses, stop_if_interrupted
+from lowland.reproduce.draxler2018_images import losses
 from lowland.reproduce.draxler2018_settings import Network, Settings
+from lowland.reproduce.frame import pass_ctrl_c_on
+from lowland.reproduce.images import Images
 from lowland.results import plain
 
 __all__ = ["measure_norms"]
@@ -37,7 +39,7 @@ def measure_norms(
     Returns:
         For each relaxation, the profiles with recomputed and with interpolated statistics.
     """
-    batches = images.training(settings.path_batch_size, seed=0)
+    batches = images.training(0, settings.path_batch_size)
     measure = partial(
         measure_path,
         ends[0],
@@ -62,7 +64,7 @@ def measure_norms(
             out=out / "as_published" / network.name,
             progress=display,
         )
-        stop_if_interrupted(paths["interpolate"].status)
+        pass_ctrl_c_on(paths["interpolate"].status)
     relaxed = {
         name: {way: measure(one.path, batch_norm=way) for way in ("recalibrate", "interpolate")}
         for name, one in paths.items()

@@ -115,10 +115,10 @@ def settings(scale: str) -> Settings:
 
     ``smoke`` and ``laptop`` join small perceptrons on the embedded digits: ``laptop`` judges C1 to
     C10. ``hour`` joins four minima each of CNN-12, CNN-48 and ResNet-8 on CIFAR-10 on two cores,
-    with a sixteenth of the paper's steps, and for ResNet-8 half of that. ``gpu`` has ten of the paper's architectures, four minima
-    of ResNet-20 among them, with the paper's 14 cycles at a tenth of their length. ``paper`` has
-    its fourteen architectures with ten minima each, at the published lengths and batches; CIFAR-100
-    by ``--set data=cifar100``.
+    with a sixteenth of the paper's steps, and for ResNet-8 a quarter of that. ``gpu`` has ten of
+    the paper's architectures, four minima of ResNet-20 among them, with the paper's 14 cycles at a
+    tenth of their length. ``paper`` has its fourteen architectures with ten minima each, at the
+    published lengths and batches; CIFAR-100 by ``--set data=cifar100``.
 
     Args:
         scale: Its name.
@@ -152,19 +152,19 @@ def settings(scale: str) -> Settings:
             scale,
             "digits",
             (
-                Network("mlp-64-32-32-10", pairs=4),
-                Network("mlp-64-8-10", 2, judged=False, shorten=2),
-                Network("mlp-64-16-10", 2, judged=False, shorten=2),
-                Network("mlp-64-32-10", 2, judged=False, shorten=2, compared=True),
+                Network("mlp-64-32-32-10", pairs=3),
+                Network("mlp-64-8-10", 2, judged=False, shorten=4),
+                Network("mlp-64-16-10", 2, judged=False, shorten=4),
+                Network("mlp-64-32-10", 2, judged=False, shorten=4, compared=True),
                 Network("mlp-64-12-10", 2, judged=False, epochs=300, curvature=True),
-                Network("mlp-bn-64-32-10", 2, judged=False, shorten=2),
+                Network("mlp-bn-64-32-10", 2, judged=False, shorten=4),
             ),
             training=Training(60, 128),
             schedule=SCHEDULES["laptop"](),
             sizes=(("mlp-64-8-10", "mlp-64-16-10", "mlp-64-32-10"),),
             backend="vmap",
             curve_steps=500,
-            xor=Xor(hidden=(2, 4), repetitions=3, steps=1500),
+            xor=Xor(hidden=(2, 4), repetitions=3, steps=1000),
             threads=1,
         )
     if scale == "hour":
@@ -180,7 +180,7 @@ def settings(scale: str) -> Settings:
             (
                 Network("cnn-12"),
                 Network("cnn-48", pairs=3),
-                Network("resnet-8", pairs=3, epochs=5, shorten=2),
+                Network("resnet-8", pairs=3, epochs=5, shorten=4),
             ),
             training=Training(10, 128, augment="crop-flip"),
             schedule=Schedule(cycles, samples=3, examples=1000),

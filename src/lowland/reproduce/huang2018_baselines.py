@@ -10,17 +10,10 @@ from torch import Tensor, nn
 
 from lowland.boosting import as_chain, refine
 from lowland.boosting.baselines import adaboost_mm
-from lowland.models import build
-from lowland.reproduce.huang2018_growth import (
-    adam,
-    boosted,
-    falling,
-    network,
-    percent,
-    stopped,
-)
+from lowland.reproduce.frame import pass_ctrl_c_on
+from lowland.reproduce.huang2018_growth import adam, boosted, falling, network
 from lowland.reproduce.huang2018_settings import Growth
-from lowland.reproduce.katharopoulos2018_tasks import Images, losses
+from lowland.reproduce.images import Images, losses, percent
 from lowland.reproduce.kept import Kept
 from lowland.results import plain
 from lowland.training import read_state, train
@@ -103,7 +96,7 @@ def refined(
 
 def training_summary(result: Any, model: nn.Module, images: Images) -> dict[str, Any]:
     """What the report needs of a training end to end; a step updates every part of the chain."""
-    stopped(result.status)
+    pass_ctrl_c_on(result.status)
     parts = len(as_chain(model, next(iter(images.reading))[0]).parts)
     names = ("epoch", "step", "seconds", "train_error", "test_error")
     curve = [{name: row[name] for name in names} for row in result.curve]
@@ -127,16 +120,9 @@ def by_adaboost(
     growth: Growth, images: Images, seed: int, folder: Path, display: Any
 ) -> dict[str, Any]:
     """Train as many independent networks of one block as the chain has parts, by AdaBoost.MM."""
-    shape = tuple(images.train[0].shape[1:])
 
     def make(number: int) -> nn.Module:
-        return build(
-            growth.weak or "",
-            classes=images.classes,
-            in_shape=shape,
-            seed=1000 * (seed + 1) + number,
-            init=images.task.init,
-        ).to(images.device)
+        return images.network(1000 * (seed + 1) + number, growth.weak)
 
     parts = len(as_chain(network(images, seed), next(iter(images.reading))[0]).parts)
     result = adaboost_mm(
@@ -149,7 +135,7 @@ def by_adaboost(
         batch_size=images.task.batch_size,
         seed=seed,
     )
-    stopped(result.status)
+    pass_ctrl_c_on(result.status)
     curve, updates, seconds = [], 0, 0.0
     for one, error in zip(result.rounds, vote_errors(result.model, images), strict=True):
         updates, seconds = updates + one.updates, seconds + one.seconds

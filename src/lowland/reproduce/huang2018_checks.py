@@ -23,7 +23,7 @@ from lowland.boosting import (
 from lowland.boosting.gradient_free import fit_head
 from lowland.models import build
 from lowland.reproduce.huang2018_settings import Checks
-from lowland.reproduce.katharopoulos2018_tasks import Images, losses
+from lowland.reproduce.images import Images, losses
 from lowland.training import generator, kept_mode
 
 __all__ = ["fitted_blocks", "saved_by_stage", "time_updates"]

@@ -5,9 +5,10 @@ from typing import Any
 import torch
 
 from lowland.models import build
-from lowland.reproduce.huang2018_growth import adam, stopped
+from lowland.reproduce.frame import pass_ctrl_c_on
+from lowland.reproduce.huang2018_growth import adam
 from lowland.reproduce.huang2018_settings import Collapse
-from lowland.reproduce.katharopoulos2018_tasks import Images, losses
+from lowland.reproduce.images import Images, losses
 from lowland.results import plain
 from lowland.training import train
 
@@ -51,7 +52,7 @@ def measure_collapse(
                     evaluate_every=max(1, collapse.epochs // 4),
                     progress=display,
                 )
-                stopped(result.status)
+                pass_ctrl_c_on(result.status)
                 names = ("step", "train_error", "test_error")
                 curve = [{key: row[key] for key in names} for row in result.curve]
                 found.append(

@@ -13,15 +13,13 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from lowland.boosting import BoostResult, as_chain, train_boosted
 from lowland.data import channel_statistics
+from lowland.reproduce.frame import pass_ctrl_c_on
 from lowland.reproduce.huang2018_settings import Growth, Variant
-from lowland.reproduce.katharopoulos2018_settings import Task
-from lowland.reproduce.katharopoulos2018_tasks import Images, losses
-from lowland.results import Status
+from lowland.reproduce.images import Images, Task, channels_last, losses
 from lowland.training import evaluate, save_state
 
 __all__ = [
-    "adam", "boost", "boosted", "depths", "falling", "images_of", "network", "percent", "stopped",
-    "summary",
+    "adam", "boost", "boosted", "depths", "falling", "images_of", "network", "summary",
 ]  # fmt: skip
 
 
@@ -35,14 +33,9 @@ def images_of(task: Task, **source: Any) -> Images:
     Returns:
         The images.
     """
-    images = Images.of(task, **source)
+    images = Images.of(task, normalize=False, **source)
     mean, std = channel_statistics(images.train[0])
     return replace(images, mean=mean, std=std)
-
-
-def percent(error: float | None) -> float | None:
-    """Accuracy in percent."""
-    return None if error is None else 100 * (1 - error)
 
 
 def boosted(
@@ -56,7 +49,7 @@ def boosted(
     save_state(folder / "model.safetensors", model)
     fresh = network(images, seed)
     inputs = next(iter(images.reading))[0]
-    found = evaluate(model, losses, images.training(0, 500).evaluation())
+    found = evaluate(model, losses, images.to_read(images.train))
     return summary(result) | {
         "depths": depths(result, inputs, growth.variant.module_size),
         "is_plain": type(model) is type(fresh) and keys == list(fresh.state_dict()),
@@ -119,7 +112,7 @@ def boost(
         out=out,
         progress=display,
     )
-    stopped(result.status)
+    pass_ctrl_c_on(result.status)
     return result
 
 
@@ -193,11 +186,7 @@ def network(images: Images, seed: int) -> nn.Module:
     Returns:
         The network, on the device.
     """
-    model = images.network(seed)
-    for weight in model.parameters():
-        if weight.ndim == 4:
-            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
-    return model
+    return channels_last(images.network(seed))
 
 
 def adam(learning_rate: float) -> Callable[[list[nn.Parameter]], Optimizer]:
@@ -210,16 +199,3 @@ def falling(decay: float) -> Callable[[Optimizer], LambdaLR] | None:
     if not decay:
         return None
     return lambda optimizer: LambdaLR(optimizer, lambda step: 1 / (1 + decay * step))
-
-
-def stopped(status: Status) -> None:
-    """Pass an interruption on.
-
-    Args:
-        status: How a driver ended.
-
-    Raises:
-        KeyboardInterrupt: If it was interrupted.
-    """
-    if status is Status.INTERRUPTED:
-        raise KeyboardInterrupt

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from lowland.boosting import generalization_bound, l1_norms
 from lowland.reproduce.huang2018_growth import boost, network, summary
 from lowland.reproduce.huang2018_settings import Noise
-from lowland.reproduce.katharopoulos2018_tasks import Images, losses
+from lowland.reproduce.images import Images, losses
 from lowland.training import evaluate, generator
 
 __all__ = ["measure_noise", "wrong_labels"]
@@ -38,7 +38,7 @@ def measure_noise(
     for radius in noise.radii:
         model = network(noisy, seed)
         result = boost(model, noisy, replace(noise.variant, l1=radius), seed, display)
-        clean = evaluate(model, losses, images.training(seed, 500).evaluation())
+        clean = evaluate(model, losses, images.to_read(images.train))
         found.append(
             {"seed": seed, "radius": radius, "clean_error": clean.error}
             | {"changed": float((labels != images.train[1]).double().mean())}

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lowland.reproduce.katharopoulos2018_settings import Task
+from lowland.reproduce.images import Task
 
 __all__ = ["Checks", "Collapse", "Growth", "Noise", "Settings", "Table", "Task", "Variant"]
 

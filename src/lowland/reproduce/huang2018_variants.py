@@ -3,9 +3,9 @@
 from functools import partial
 from typing import Any
 
-from lowland.reproduce.huang2018_growth import boost, network, percent, summary
+from lowland.reproduce.huang2018_growth import boost, network, summary
 from lowland.reproduce.huang2018_settings import Table, Variant
-from lowland.reproduce.katharopoulos2018_tasks import Images
+from lowland.reproduce.images import Images, percent
 from lowland.reproduce.kept import Kept
 
 __all__ = ["try_variants"]

@@ -7,9 +7,10 @@ the paper's claims on what came out.
 
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
+from lowland.reproduce.frame import Measured, Recipe, unfinished
+from lowland.reproduce.images import Images
 from lowland.reproduce.katharopoulos2018_claims import judge
 from lowland.reproduce.katharopoulos2018_figures import draw
 from lowland.reproduce.katharopoulos2018_noise import Noise, measure_noise
@@ -22,12 +23,15 @@ from lowland.reproduce.katharopoulos2018_settings import (
     Variance,
     settings,
 )
+from lowland.reproduce.katharopoulos2018_story import tell
 from lowland.reproduce.katharopoulos2018_switch import measure_switch
-from lowland.reproduce.katharopoulos2018_tasks import Images, check_arms, race_images
+from lowland.reproduce.katharopoulos2018_tasks import (
+    backbone_images,
+    check_arms,
+    race_images,
+)
 from lowland.reproduce.katharopoulos2018_variance import measure_variance
 from lowland.reproduce.kept import Kept
-from lowland.results import Record, Status, environment, open_folder, plain
-from lowland.training import choose_device, open_progress, use_threads
 
 __all__ = ["FineTuning", "Noise", "Race", "Settings", "Task", "Variance", "run", "settings"]
 
@@ -39,86 +43,40 @@ PAPER = {
 }
 
 
-def run(
-    settings: Settings,
-    *,
-    seeds: int | None = None,
-    out: str | Path,
-    progress: Any = False,
-    data: str | Path | None = None,
-    download: bool = False,
-    restart: bool = False,
-    command: str = "",
-) -> Record:
-    """Run every experiment of a scale, and judge the claims.
+def with_seeds(settings: Settings, seeds: int) -> Settings:
+    """Give every race the same number of seeds."""
+    return replace(settings, races=tuple(replace(race, seeds=seeds) for race in settings.races))
 
-    Whatever is finished lies in ``out`` and is not done again.
 
-    Args:
-        settings: From :func:`settings`, changed at will.
-        seeds: Seeds of every race, instead of those of the settings.
-        out: Folder for finished parts and the record.
-        progress: As for :func:`lowland.training.open_progress`.
-        data: Folder to look for data sets in, first.
-        download: Whether a data set may be downloaded.
-        restart: Forget what lies in ``out``.
-        command: What to print for whoever wants to repeat the run.
-
-    Returns:
-        The record, also written to ``record.json``.
-
-    Raises:
-        KeyboardInterrupt: After Ctrl-C, with everything finished saved.
-    """
-    if seeds is not None:
-        races = tuple(replace(race, seeds=seeds) for race in settings.races)
-        settings = replace(settings, races=races)
-    device = choose_device(settings.device)
-    source = {"device": device, "data": data, "download": download}
-    tracks = {race.name: race_images(race, **source) for race in settings.races}
-    for race in settings.races:  # a wrong name is told before anything is written
-        tracks[race.name].network(0)
+def read(settings: Settings, **source: Any) -> dict[str, Images]:
+    """The images of every race, of its backbone, and of the look at the variance."""
+    found = {}
+    for race in settings.races:
+        found[race.name] = race_images(race, **source)
+        found[race.name].network(0)
         check_arms(race)
-    kept = Kept(open_folder(out, plain(settings), restart))
+        seen = backbone_images(race, **source)
+        found |= {} if seen is None else {f"{race.name}, backbone": seen}
+    if settings.variance:
+        found["variance"] = Images.of(settings.variance.task, **source)
+    return found
+
+
+def measure(settings: Settings, found: dict[str, Images], kept: Kept, display: Any) -> Measured:
+    """Race, look at the switch, at the variance, and at the noise floor."""
     parts: dict[str, Any] = {"races": [], "variance": [], "noise": None}
-    with use_threads(settings.threads), open_progress(progress) as display:
-        used = environment(str(device))
-        for race in settings.races:
-            parts["races"] += run_race(race, tracks[race.name], kept, display, **source)
-        parts["switch"] = kept("switch", measure_switch)
-        if settings.variance:
-            images = Images.of(settings.variance.task, **source)
-            for seed in range(settings.variance.seeds):
-                measure = partial(measure_variance, settings.variance, images, seed, display)
-                parts["variance"] += kept(f"variance/{seed}", measure)
-        if settings.noise:
-            parts["noise"] = kept("noise", partial(measure_noise, settings.noise, display))
-    record = Record(
-        recipe="katharopoulos2018",
-        paper=PAPER,
-        scale=settings.scale,
-        settings=plain(settings),
-        seeds=list(range(max((race.seeds for race in settings.races), default=0))),
-        runs=parts["races"],
-        claims=judge(plain(settings), parts),
-        figures=draw(plain(settings), parts),
-        environment=used,
-        seconds=kept.seconds,
-        command=command,
-        status=plain(Status.FINISHED),
-        notes=notes_of(tracks, parts["races"]),
-    )
-    record.save(kept.folder / "record.json")
-    return record
+    for race in settings.races:
+        images, seen = found[race.name], found.get(f"{race.name}, backbone")
+        parts["races"] += run_race(race, images, seen, kept, display)
+    parts["switch"] = kept("switch", measure_switch)
+    if settings.variance:
+        for seed in range(settings.variance.seeds):
+            look = partial(measure_variance, settings.variance, found["variance"], seed, display)
+            parts["variance"] += kept(f"variance/{seed}", look)
+    if settings.noise:
+        parts["noise"] = kept("noise", partial(measure_noise, settings.noise, display))
+    words = "{race}: {arm} at rate {rate:g}, seed {seed}".format_map
+    return Measured(parts, parts["races"], unfinished(parts["races"], words))
 
 
-def notes_of(tracks: dict[str, Images], runs: list[dict[str, Any]]) -> list[str]:
-    """What a reader should know: the form of the data, and arms that did not finish."""
-    notes = [images.note for images in tracks.values() if images.note]
-    for run in runs:
-        if run["status"] != plain(Status.FINISHED):
-            notes.append(
-                f"{run['race']}: {run['arm']} at rate {run['rate']:g}, seed {run['seed']}: "
-                f"{Status[run['status'].upper()].value}."
-            )
-    return list(dict.fromkeys(notes))
+run = Recipe("katharopoulos2018", PAPER, with_seeds, read, measure, judge, draw, tell).run

@@ -217,7 +217,7 @@ def run_chains(
             p = p / p.sum(1, keepdim=True)
             chosen = choose(p, noise.batch_size, draws)
             weight = 1 / (pool * p.gather(1, chosen))
-            x = x.gather(1, chosen[..., None].expand(-1, -1, x.shape[-1]))
+            x = problem.x[index.gather(1, chosen)]
             delta = delta.gather(1, chosen[..., None].expand(-1, -1, 10)) * weight[..., None]
         gradient = x.transpose(1, 2) @ delta / noise.batch_size + noise.decay * w
         w -= noise.learning_rate * gradient

@@ -12,13 +12,9 @@ from torch import nn
 
 from lowland.importance.compare import best_rate
 from lowland.importance.race import race, steps_down
+from lowland.reproduce.images import Images, losses
 from lowland.reproduce.katharopoulos2018_settings import Race
-from lowland.reproduce.katharopoulos2018_tasks import (
-    Images,
-    find_backbone,
-    losses,
-    make_arm,
-)
+from lowland.reproduce.katharopoulos2018_tasks import find_backbone, make_arm
 from lowland.reproduce.kept import Kept
 
 __all__ = ["flushed_denormals", "run_race"]
@@ -37,22 +33,22 @@ PROBE = 0.01
 
 
 def run_race(
-    settings: Race, images: Images, kept: Kept, display: Any, **source: Any
+    settings: Race, images: Images, seen: Images | None, kept: Kept, display: Any
 ) -> list[dict[str, Any]]:
     """Run one race; what is finished is not run again.
 
     Args:
         settings: The race.
         images: Its data.
+        seen: What its backbone is trained on, if it has one.
         kept: Keeps finished parts.
         display: Progress display.
-        **source: Device, and where data may lie, for the backbone.
 
     Returns:
         One dict of plain values per seed, budget, arm and learning rate.
     """
     name = f"races/{settings.name}"
-    trunk = find_backbone(settings, kept.folder / name / "backbone", display, **source)
+    trunk = find_backbone(settings, seen, kept.folder / name / "backbone", display)
     track = Track(settings, images, trunk, display)
     seeds = range(settings.seeds)
     grid = [*product(settings.grid, settings.rates)]

@@ -2,34 +2,10 @@
 
 from dataclasses import dataclass, replace
 
+from lowland.reproduce.images import Task
 from lowland.reproduce.katharopoulos2018_noise import Noise
 
 __all__ = ["FineTuning", "Race", "Settings", "Task", "Variance", "settings"]
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is learned, from what, by which network.
-
-    Attributes:
-        data: Data set.
-        model: Architecture.
-        batch_size: Images per batch.
-        init: Initialization of the weights.
-        augment: None, or ``"crop-flip"``.
-        examples: Training images, a fixed choice; None for all.
-        evaluated: Training images that the training loss is measured on; None for all.
-        tested: Test images; None for all.
-    """
-
-    data: str
-    model: str
-    batch_size: int
-    init: str = "he"
-    augment: str | None = None
-    examples: int | None = None
-    evaluated: int | None = None
-    tested: int | None = None
 
 
 @dataclass(frozen=True)
@@ -206,7 +182,7 @@ def laptop() -> Settings:
     images = Race(
         "images",
         DIGITS,
-        steps=400,
+        steps=320,
         grid=("uniform", "replacement", "paper", "default", "larger"),
         tuned=("subset",),
         clocked=("uniform", "paper", "default"),
@@ -230,7 +206,7 @@ def laptop() -> Settings:
     sequences = Race(
         "sequences",
         ROWS,
-        steps=200,
+        steps=160,
         clocks=("cost", "seconds"),
         grid=("uniform", "paper", "loss"),
         clocked=("uniform", "paper"),

@@ -4,7 +4,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +12,17 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
-from lowland.data import Batches, channel_statistics, load
+from lowland.data import Batches
 from lowland.importance import ImportanceSampling
 from lowland.importance.baselines import RandomSubset, UniformSampling
 from lowland.importance.history import HistorySampling, RankSampling
 from lowland.importance.race import Arm
-from lowland.models import build
-from lowland.reproduce.katharopoulos2018_settings import Race, Task
-from lowland.results import Status
+from lowland.reproduce.frame import pass_ctrl_c_on
+from lowland.reproduce.images import Images, losses
+from lowland.reproduce.katharopoulos2018_settings import Race
 from lowland.training import generator, train
 
-__all__ = ["WORDS", "Images", "check_arms", "find_backbone", "losses", "make_arm", "race_images"]
-
-losses = nn.CrossEntropyLoss(reduction="none")
+__all__ = ["WORDS", "backbone_images", "check_arms", "find_backbone", "make_arm", "race_images"]
 
 WORDS = {
     "uniform": "uniform, shuffled epochs",
@@ -39,126 +37,6 @@ WORDS = {
     "frozen-uniform": "uniform, trunk frozen",
     "frozen-paper": "importance, trunk frozen",
 }
-
-READ_AT_ONCE = 500
-
-
-@dataclass(frozen=True)
-class Images:
-    """A task's data set on its device, in all the ways the recipe reads it.
-
-    Attributes:
-        task: What is learned.
-        train: Training images and labels.
-        tests: Test images and labels.
-        classes: Their number.
-        note: What to say when quoting a number.
-        device: Where they lie.
-        mean: Of each channel, None for the digits.
-        std: Likewise.
-    """
-
-    task: Task
-    train: tuple[Tensor, Tensor]
-    tests: tuple[Tensor, Tensor]
-    classes: int
-    note: str
-    device: torch.device
-    mean: Any = None
-    std: Any = None
-
-    @classmethod
-    def of(cls, task: Task, device: torch.device, **source: Any) -> "Images":
-        """Read a data set; digits and MNIST stay gray levels from 0 to 1.
-
-        Args:
-            task: What is learned.
-            device: Where images will lie.
-            **source: ``data`` and ``download`` of :func:`lowland.data.load`.
-
-        Returns:
-            The images.
-        """
-        found = load(task.data, **source)
-        mean, std = channel_statistics(found.images)
-        if found.in_shape[0] == 1:
-            mean, std = None, None
-        train = found.images, found.labels
-        if task.examples is not None:
-            order = torch.randperm(len(train[1]), generator=generator(0, "examples"))
-            train = train[0][order[: task.examples]], train[1][order[: task.examples]]
-        tests = found.test_images, found.test_labels
-        count = len(found.classes)
-        return cls(task, train, tests, count, found.note, device, mean, std)
-
-    def only(self, first: int, last: int) -> "Images":
-        """Keep some of the classes, counted from 0 anew.
-
-        Args:
-            first: The first of them.
-            last: The one after the last.
-
-        Returns:
-            Images of these classes.
-        """
-
-        def those(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-            keep = (labels >= first) & (labels < last)
-            return images[keep], labels[keep] - first
-
-        train, tests = those(*self.train), those(*self.tests)
-        return replace(self, train=train, tests=tests, classes=last - first)
-
-    def training(self, seed: int, batch_size: int | None = None) -> Batches:
-        """Training batches in an order of their own.
-
-        Args:
-            seed: Of order and augmentation.
-            batch_size: Instead of the task's.
-
-        Returns:
-            Batches.
-        """
-        return Batches(
-            *self.train,
-            batch_size or self.task.batch_size,
-            mean=self.mean,
-            std=self.std,
-            augment=self.task.augment,
-            seed=seed,
-            device=self.device,
-        )
-
-    @cached_property
-    def reading(self) -> Batches:
-        """Training images that the training loss is measured on, as they are."""
-        whole = self.training(0, READ_AT_ONCE).evaluation()
-        some = self.task.evaluated
-        return whole.subset(some) if some else whole
-
-    @cached_property
-    def testing(self) -> Batches:
-        """Test images."""
-        whole = replace(self, train=self.tests).training(0, READ_AT_ONCE).evaluation()
-        some = self.task.tested
-        return whole.subset(some) if some else whole
-
-    def network(self, seed: int) -> nn.Module:
-        """Build the task's network.
-
-        Args:
-            seed: Of its weights.
-
-        Returns:
-            The network, on the device.
-        """
-        return build(
-            self.task.model,
-            classes=self.classes,
-            in_shape=tuple(self.train[0].shape[1:]),
-            seed=seed,
-            init=self.task.init,
-        ).to(self.device)
 
 
 @dataclass(frozen=True)
@@ -312,14 +190,14 @@ def starting_point(race: Race, images: Images, trunk: nn.Module | None, seed: in
     return nn.Sequential(OrderedDict(trunk=deepcopy(trunk), head=head.to(images.device)))
 
 
-def find_backbone(race: Race, out: Path, display: Any, **source: Any) -> nn.Module | None:
+def find_backbone(race: Race, images: Images | None, out: Path, display: Any) -> nn.Module | None:
     """Train a network on the classes of the backbone, and take its last layer off.
 
     Args:
         race: Its settings.
+        images: From :func:`backbone_images`.
         out: Folder where the training goes on after a kill.
         display: Progress display.
-        **source: For :meth:`Images.of`, with the device.
 
     Returns:
         The network without its last layer; None if the race has no backbone.
@@ -328,10 +206,8 @@ def find_backbone(race: Race, out: Path, display: Any, **source: Any) -> nn.Modu
         KeyboardInterrupt: After Ctrl-C, with the training saved.
     """
     tuning = race.pretrained
-    if tuning is None:
+    if tuning is None or images is None:
         return None
-    task = replace(race.task, data=tuning.data, examples=None)
-    images = Images.of(task, **source).only(0, tuning.classes)
     model = images.network(0)
     result = train(
         model,
@@ -342,24 +218,39 @@ def find_backbone(race: Race, out: Path, display: Any, **source: Any) -> nn.Modu
         out=out,
         progress=display,
     )
-    if result.status is Status.INTERRUPTED:
-        raise KeyboardInterrupt
+    pass_ctrl_c_on(result.status)
     result.raise_for_status()
     return nn.Sequential(OrderedDict([*model.named_children()][:-1]))
 
 
-def race_images(race: Race, device: torch.device, **source: Any) -> Images:
+def backbone_images(race: Race, **source: Any) -> Images | None:
+    """The data of a race's backbone.
+
+    Args:
+        race: Its settings.
+        **source: ``device``, ``data`` and ``download``.
+
+    Returns:
+        All images of the first classes; None if the race has no backbone.
+    """
+    tuning = race.pretrained
+    if tuning is None:
+        return None
+    task = replace(race.task, data=tuning.data, examples=None)
+    return Images.of(task, **source).only(0, tuning.classes)
+
+
+def race_images(race: Race, **source: Any) -> Images:
     """The data of a race: the classes that its backbone has not seen.
 
     Args:
         race: Its settings.
-        device: Where images will lie.
-        **source: For :func:`lowland.data.load`.
+        **source: ``device``, ``data`` and ``download``.
 
     Returns:
         The images.
     """
-    images = Images.of(race.task, device, **source)
+    images = Images.of(race.task, **source)
     tuning = race.pretrained
     if tuning is None or tuning.data != race.task.data:
         return images

@@ -19,8 +19,8 @@ from lowland.importance import (
     last_layer_scores,
 )
 from lowland.importance.race import steps_down
+from lowland.reproduce.images import Images, losses
 from lowland.reproduce.katharopoulos2018_settings import Variance
-from lowland.reproduce.katharopoulos2018_tasks import Images, losses
 from lowland.training import generator, kept_mode
 
 __all__ = ["measure_variance"]

@@ -59,6 +59,8 @@ class Task:
         paper_exact: The published batch norm and optimizer of the floats; an incomplete last batch
             is left out.
         precision: ``"float32"`` or ``"bf16"``.
+        swept: Training images, from the first on, that must not feel a weight that is set to zero
+            before a network is packed.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Task:
     evaluate_every: int = 1
     paper_exact: bool = False
     precision: str = "float32"
+    swept: int = 5000
 
 
 @dataclass(frozen=True)
@@ -150,10 +153,10 @@ DISCRETE = (
 )
 
 COMPARATORS = (
-    Arm("float", "adam", seeds=2),
-    Arm("BinaryConnect", "binaryconnect", seeds=2),
-    Arm("Bop", "bop", seeds=2),
-    Arm("TWN", "twn", seeds=2),
+    Arm("float", "adam", seeds=1),
+    Arm("BinaryConnect", "binaryconnect", seeds=1),
+    Arm("Bop", "bop", seeds=1),
+    Arm("TWN", "twn", seeds=1),
 )
 
 # Section 3 of the specification: what the official notebooks set.
@@ -241,7 +244,7 @@ def digits_task() -> Task:
         (*DISCRETE, *COMPARATORS, *prices),
         seeds=3,
         batch_size=50,
-        evaluate_every=2,
+        evaluate_every=3,
     )
 
 
@@ -270,5 +273,6 @@ def hour() -> Settings:
         examples=10000,
         measured=2000,
         evaluate_every=2,
+        swept=1000,
     )
     return Settings("hour", (mnist, quarter, own, full))

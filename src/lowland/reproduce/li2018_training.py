@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,18 +28,19 @@ from lowland.control import (
     use_latent_weights,
 )
 from lowland.control.schedules import cosine
-from lowland.data import Batches, load
-from lowland.models import build
+from lowland.reproduce.frame import pass_ctrl_c_on
+from lowland.reproduce.images import Images, channels_last, losses, percent
+from lowland.reproduce.images import Task as Shown
 from lowland.reproduce.li2018_packing import measure_packing
 from lowland.reproduce.li2018_settings import Arm, Task
 from lowland.results import Status, plain
 from lowland.training import evaluate, isolated_rng, recalibrate, train
 
-__all__ = ["LOSSES", "METHODS", "Images", "check_arm", "train_arm"]
+__all__ = ["LOSSES", "METHODS", "check_arm", "images_of", "train_arm"]
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "squared_hinge": squared_hinge,
-    "cross_entropy": nn.CrossEntropyLoss(reduction="none"),
+    "cross_entropy": losses,
 }
 
 METHODS = {
@@ -50,108 +51,36 @@ METHODS = {
     "twn": "ternary weight network",
 }
 
-READ_AT_ONCE = 500
-SWEPT = 5_000  # training images that dead weights must not be felt by
 
+def images_of(task: Task, **source: Any) -> Images:
+    """Read a data set and hold the last images out; pixels lie between 0 and 1, as in the code.
 
-@dataclass(frozen=True)
-class Images:
-    """A task's data set on its device; pixels lie between 0 and 1, as in the official code.
-
-    Attributes:
+    Args:
         task: What is trained.
-        train: Training images and labels.
-        held_out: Those kept for validation, maybe none.
-        tests: Test images and labels.
-        classes: Their number.
-        note: What to say when quoting a number.
-        device: Where they lie.
+        **source: ``device``, ``data`` and ``download``.
+
+    Returns:
+        The images.
+
+    Raises:
+        ValueError: If nothing would be left to train on.
     """
-
-    task: Task
-    train: tuple[Tensor, Tensor]
-    held_out: tuple[Tensor, Tensor]
-    tests: tuple[Tensor, Tensor]
-    classes: int
-    note: str
-    device: torch.device
-
-    @classmethod
-    def of(cls, task: Task, device: torch.device, **source: Any) -> "Images":
-        """Read a data set and hold the last images out.
-
-        Args:
-            task: What is trained.
-            device: Where images will lie.
-            **source: ``data`` and ``download`` of :func:`lowland.data.load`.
-
-        Returns:
-            The images.
-
-        Raises:
-            ValueError: If nothing would be left to train on.
-        """
-        found = load(task.data, **source)
-        left = len(found.labels) - task.held_out
-        if left < task.batch_size:
-            raise ValueError(
-                f"{task.name} must keep a batch of {task.batch_size} images to train on; "
-                f"{task.held_out} of {len(found.labels)} are held out. Lower held_out."
-            )
-        some = slice(0, left if task.examples is None else min(left, task.examples))
-        return cls(
-            task,
-            (found.images[some], found.labels[some]),
-            (found.images[left:], found.labels[left:]),
-            (found.test_images, found.test_labels),
-            len(found.classes),
-            found.note,
-            device,
+    shown = Shown(task.data, task.model, task.batch_size, evaluated=task.measured)
+    whole = Images.of(shown, normalize=False, **source)
+    images, labels = whole.train
+    left = len(labels) - task.held_out
+    if left < task.batch_size:
+        raise ValueError(
+            f"{task.name} must keep a batch of {task.batch_size} images to train on; "
+            f"{task.held_out} of {len(labels)} are held out. Lower held_out."
         )
-
-    def training(self, seed: int) -> Batches:
-        """Training batches in an order of their own.
-
-        Args:
-            seed: Of the order.
-
-        Returns:
-            Batches.
-        """
-        drop = self.task.paper_exact
-        size = self.task.batch_size
-        return Batches(*self.train, size, seed=seed, drop_last=drop, device=self.device)
-
-    def reading(self, part: str) -> Batches:
-        """Images in their order, to measure on.
-
-        Args:
-            part: ``"train"``, ``"held_out"`` or ``"tests"``.
-
-        Returns:
-            Batches.
-        """
-        images, labels = getattr(self, part)
-        whole = Batches(images, labels, READ_AT_ONCE, shuffle=False, device=self.device)
-        some = self.task.measured if part == "train" else None
-        return whole.subset(some) if some else whole
-
-    def network(self, seed: int) -> nn.Module:
-        """Build the task's network.
-
-        Args:
-            seed: Of its weights.
-
-        Returns:
-            The network, on the device.
-        """
-        shape = tuple(self.train[0].shape[1:])
-        name = self.task.model
-        made = build(name, classes=self.classes, in_shape=shape, seed=seed).to(self.device)
-        for weight in made.parameters():
-            if weight.ndim == 4:  # channels last: convolutions on a CPU are 1.4 times as fast
-                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
-        return made
+    some = slice(0, left if task.examples is None else min(left, task.examples))
+    return replace(
+        whole,
+        train=(images[some], labels[some]),
+        held_out=(images[left:], labels[left:]),
+        drop_last=task.paper_exact,
+    )
 
 
 def check_arm(arm: Arm) -> None:
@@ -169,13 +98,14 @@ def check_arm(arm: Arm) -> None:
 
 
 def train_arm(
-    arm: Arm, images: Images, seed: int, folder: Path, progress: Any = False
+    task: Task, arm: Arm, images: Images, seed: int, folder: Path, progress: Any = False
 ) -> dict[str, Any]:
     """Train one network; the same call after a kill goes on where it was.
 
     Args:
+        task: What is trained.
         arm: Way of training.
-        images: Data, and the task.
+        images: Its data.
         seed: Of weights, order and draws.
         folder: For the state to resume from.
         progress: Display.
@@ -187,10 +117,9 @@ def train_arm(
     Raises:
         KeyboardInterrupt: After Ctrl-C, with the state saved.
     """
-    task, loss_fn = images.task, LOSSES[arm.loss]
-    model = images.network(seed)
+    loss_fn, model = LOSSES[arm.loss], channels_last(images.network(seed))
     weights = sum(p.numel() for p in model.parameters() if p.ndim > 1)
-    tests, measured = images.reading("tests"), images.reading("train")
+    tests, measured = images.testing, images.reading
     log = Validation(images, model, loss_fn, folder) if task.held_out else None
     options: dict[str, Any] = {
         "epochs": task.epochs,
@@ -204,7 +133,7 @@ def train_arm(
         "log": log,
     }
     if arm.method == "msa":
-        result = by_msa(arm, images, model, loss_fn, seed, options)
+        result = by_msa(task, arm, images.training(seed), model, loss_fn, options)
         seconds = result.summary["seconds"]
     else:
         prepare, share = COMPARATORS[arm.method]
@@ -223,8 +152,7 @@ def train_arm(
         if result.status is Status.FINISHED:
             with isolated_rng(seed, "statistics", batches=batches, epoch=0):
                 recalibrate(model, batches)
-    if result.status is Status.INTERRUPTED:
-        raise KeyboardInterrupt
+    pass_ctrl_c_on(result.status)
     found = {
         "task": task.name,
         "arm": arm.name,
@@ -245,8 +173,7 @@ def train_arm(
         found |= {f"{part}_loss": value.loss, f"{part}_accuracy": percent(value.error)}
     found["packing"] = []
     if arm.method == "msa" and seed == 0 and result.status is Status.FINISHED:
-        inputs, labels = (part[:SWEPT] for part in images.train)
-        felt = Batches(inputs, labels, READ_AT_ONCE, shuffle=False, device=images.device)
+        felt = images.to_read((images.train[0][: task.swept], images.train[1][: task.swept]))
         found["packing"] = measure_packing(model, loss_fn, felt, tests, folder)
     curve = [curve_row(row) for row in result.curve]
     return plain(
@@ -255,26 +182,21 @@ def train_arm(
 
 
 def by_msa(
-    arm: Arm, images: Images, model: nn.Module, loss_fn: Any, seed: int, options: dict[str, Any]
+    task: Task, arm: Arm, batches: Any, model: nn.Module, loss_fn: Any, options: dict[str, Any]
 ) -> Any:
     """Train by the room's driver."""
     return train_msa(
         model,
         loss_fn,
-        images.training(seed),
+        batches,
         values=arm.values,
         alpha=arm.alpha,
         decay=arm.decay,
         lam=arm.lam,
         target_nonzero=arm.target_nonzero,
-        paper_exact=images.task.paper_exact,
+        paper_exact=task.paper_exact,
         **options,
     )
-
-
-def percent(error: float | None) -> float | None:
-    """Accuracy in percent."""
-    return None if error is None else 100 * (1 - error)
 
 
 def curve_row(row: dict[str, Any]) -> dict[str, Any]:
@@ -302,7 +224,8 @@ class Validation:
     """
 
     def __init__(self, images: Images, model: nn.Module, loss_fn: Any, folder: Path) -> None:
-        self.batches, self.model, self.loss_fn = images.reading("held_out"), model, loss_fn
+        self.batches = images.to_read(images.held_out or images.tests)
+        self.model, self.loss_fn = model, loss_fn
         self.file = folder / "validation.jsonl"
 
     def __call__(self, values: dict[str, Any], step: int) -> None:

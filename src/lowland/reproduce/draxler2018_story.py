@@ -1,0 +1,108 @@
+"""Draxler et al. 2018 in a few sentences: a hill between two networks, and a way around it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from lowland.report.words import format_measured, format_number
+from lowland.reproduce.draxler2018_claims import ends, judge, saddle
+from lowland.reproduce.draxler2018_figures import draw
+from lowland.reproduce.every_story import picture, said, verdicts
+from lowland.results import Claim
+
+__all__ = ["OWN", "tell"]
+
+CLAIMED = (
+    "Two networks that were trained separately seem to lie in two valleys: on the straight line "
+    "from the weights of one to those of the other, the loss climbs over a hill. The paper claims "
+    "that a bent path leads around the hill, on which the loss hardly rises: for ResNet-20 on "
+    "CIFAR-10 to 0.0324, from 0.0162 at its ends."
+)
+
+OWN = """\
+# start, end: two trained copies of model, as modules, state dicts or checkpoint files
+from lowland.connectivity import find_path, linear_path
+
+line = linear_path(model, loss_fn, batches, start, end)
+path = find_path(model, loss_fn, batches, start, end)
+print(f"highest loss: {line.saddle:.3f} on the straight line, {path.saddle:.3f} on the path")
+model.load_state_dict(path.state_dict(0.5))  # the network in the middle of the path
+"""
+
+
+def tell(settings: dict[str, Any], parts: dict[str, Any]) -> dict[str, Any]:
+    """Tell the story of a run.
+
+    Args:
+        settings: Plain settings of the recipe.
+        parts: What was measured, as for the claims.
+
+    Returns:
+        ``claimed``, ``measured``, ``figure`` and ``own`` of :class:`lowland.results.Record`.
+    """
+    claims = judge(settings, parts)
+    runs = [run for run in parts["runs"] if run["judged"] and run["on_tree"]]
+    return {
+        "claimed": CLAIMED,
+        "measured": said(
+            joined(settings, parts["runs"], runs),
+            hill(runs),
+            around(runs, claims),
+            along(runs, claims),
+        ),
+        "figure": picture(draw(settings, parts), "line-and-path"),
+        "own": OWN,
+    }
+
+
+def joined(
+    settings: dict[str, Any], every: Sequence[dict[str, Any]], runs: Sequence[dict[str, Any]]
+) -> str | None:
+    """What was trained and joined."""
+    if not runs:
+        return None
+    kinds = list(dict.fromkeys(run["model"] for run in runs))
+    networks = {(run["model"], seed) for run in every if run["judged"] for seed in run["seeds"]}
+    return (
+        f"{len(networks)} networks ({', '.join(kinds)}) were trained on {settings['data']} from "
+        f"different random starts; {len(runs)} path{'s join' if len(runs) > 1 else ' joins'} them."
+    )
+
+
+def hill(runs: Sequence[dict[str, Any]]) -> str | None:
+    """How high the straight line climbs."""
+    if not runs:
+        return None
+    higher = sum(max(ends(run, "train_loss")) for run in runs) / len(runs)
+    line = format_measured([saddle(run, of="line") for run in runs])
+    return (
+        f"On the straight line between two of them the training loss climbs to {line}, from "
+        f"{format_number(higher)} at the higher end."
+    )
+
+
+def around(runs: Sequence[dict[str, Any]], claims: Sequence[Claim]) -> str | None:
+    """How high the path climbs."""
+    if not runs:
+        return None
+    ratios = [saddle(run) / max(ends(run, "train_loss")) for run in runs]
+    path = format_measured([saddle(run) for run in runs])
+    if max(ratios) < 1.0005:
+        beside = "the loss of the higher end itself, so that there is no hill at all"
+    else:
+        beside = f"{format_measured(ratios)} times the loss of the higher end"
+    return f"On the bent path it reaches {path} at most: {beside}{verdicts(claims, 'C1')}."
+
+
+def along(runs: Sequence[dict[str, Any]], claims: Sequence[Claim]) -> str | None:
+    """What the path costs in test error and in length."""
+    if not runs:
+        return None
+    rises = [
+        100 * (saddle(run, "test_error") - sum(ends(run, "test_error")) / 2) for run in runs
+    ]  # fmt: skip
+    lengths = format_measured([run["path"]["length_ratio"] for run in runs])
+    return (
+        f"Along the path the error on test images rises by {format_measured(rises)} percentage "
+        f"points, and the path is {lengths} times as long as the straight line"
+        f"{verdicts(claims, 'C2', 'C6')}."
+    )
