@@ -1,7 +1,8 @@
 """Laws of paths: a band's memory and time, evaluation, curves, and which pairs are searched."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import repeat
 from unittest.mock import patch
@@ -16,6 +17,7 @@ from lowland.connectivity import (
     linear_path,
     measure_path,
     neb,
+    path,
     profile,
     sweep,
 )
@@ -41,9 +43,9 @@ def relaxing(params: float, pivots: int, batch: int = 16, steps: int = 1) -> Cal
     band = band_of(stack.with_backend("loop"), repeat(batch_of(batch)), weight_decay=1e-4)
 
     def work() -> object:
-        path, weights = insert_equal(line, whole, pivots)
+        pivoted, weights = insert_equal(line, whole, pivots)
         with mode(model, norm_trains=True):
-            return neb.relax(path, weights, band, steps=steps, learning_rate=1e-3)
+            return neb.relax(pivoted, weights, band, steps=steps, learning_rate=1e-3)
 
     return work
 
@@ -91,6 +93,16 @@ def evaluation_by_data(examples: int) -> Point:
     return examples, cpu_seconds(lambda: measure_path(model, losses, batches, line, samples=1))
 
 
+@contextmanager
+def one_by_one() -> Iterator[None]:
+    """Points and differences are handled one by one, as those of huge networks."""
+    with (
+        patch.object(profile, "COORDINATES_AT_ONCE", 1),
+        patch.object(path, "DIFFERENCES_AT_ONCE", 1),
+    ):
+        yield
+
+
 def curve_by_params(kind: str, params: float) -> Point:
     """A curve with one bend, whole; its points are evaluated one by one, as for huge networks."""
     model, other = perceptron(params), perceptron(params, seed=1)
@@ -103,7 +115,7 @@ def curve_by_params(kind: str, params: float) -> Point:
                 points=3, learning_rate=1e-3, backend="loop",
             )  # fmt: skip
 
-    with patch.object(profile, "COORDINATES_AT_ONCE", 1):
+    with one_by_one():
         return weights_of(model), peak_bytes(work)
 
 
@@ -113,7 +125,7 @@ def line_by_params(params: float) -> Point:
     work = partial(
         linear_path, model, losses, [batch_of(16)], model, other, samples=3, backend="loop"
     )
-    with patch.object(profile, "COORDINATES_AT_ONCE", 1):
+    with one_by_one():
         return weights_of(model), peak_bytes(work)
 
 
@@ -199,8 +211,8 @@ LAWS = (
             partial(curve_by_params, kind), lambda d: 4 * d, "vectors of D floats", why, first=3e4,
         )
         for kind, why in (
-            ("bezier", "control points, momentum, last good copy, and paths of 21 pivots"),
-            ("polychain", "control points, momentum, last good copy, and paths of 3 pivots"),
+            ("bezier", "control points, momentum, last good copy, and a path of 21 pivots"),
+            ("polychain", "both ends, control points, momentum, last good copy, and a gradient"),
         )
     ),
     Law(

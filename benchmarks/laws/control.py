@@ -101,7 +101,7 @@ LAWS = (
         for kind, why in (
             ("binary", "one average each, and blocks that fit the cache"),
             ("ternary", "the same"),
-            ("dial", "one average each, and a copy of the gradient without rows that died"),
+            ("dial", "the same"),
         )
     ),
     *(

@@ -9,8 +9,8 @@ import torch
 from laws.law import Law, Point, cpu_seconds, held_bytes, peak_bytes
 from laws.networks import batch_of, losses, perceptron
 from lowland.dynamics import PSpin, filtered_count, solve_mean_field
-from lowland.dynamics.lanczos import lanczos, probe_vectors
 from lowland.dynamics.operators import Operator
+from lowland.dynamics.probes import lanczos_of_probes
 from lowland.dynamics.products import hessian_product
 
 __all__ = ["LAWS"]
@@ -28,12 +28,7 @@ def diagonal(size: int) -> Operator:
 def spectrum(size: int, steps: int, probes: int = 1, max_bytes: int = 2**31) -> Callable:
     """Lanczos matrices of some probes, as ``spectral_density`` takes them."""
     operator = diagonal(size)
-
-    def work() -> object:
-        starts = probe_vectors(operator, range(probes), 0)
-        return lanczos(operator, starts, steps, max_bytes=max_bytes)
-
-    return work
+    return partial(lanczos_of_probes, operator, probes, steps, seed=0, max_bytes=max_bytes)
 
 
 def lanczos_seconds(steps: int) -> Point:

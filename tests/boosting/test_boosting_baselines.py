@@ -21,9 +21,9 @@ from lowland.boosting.baselines import (
 from lowland.boosting.chain import as_chain
 from lowland.boosting.costs import edge, exponential_loss
 from lowland.boosting.features import read_features
-from lowland.boosting.memory import saved_bytes
 from lowland.models import build
 from lowland.results import Status
+from lowland.training.memory import saved_bytes
 
 
 class Says(nn.Module):

@@ -18,8 +18,8 @@ from lowland.boosting.heads import (
     pooled_head,
     warm_start,
 )
-from lowland.boosting.memory import saved_bytes
 from lowland.models import build
+from lowland.training.memory import saved_bytes
 
 
 class Step(nn.Module):

@@ -74,20 +74,6 @@ def test_what_a_pass_keeps():
     assert other - found == 2 * 4 * 8 * 6
 
 
-def test_free_memory(tmp_path):
-    """As Linux tells it, and a container's limit if that is less."""
-    file = tmp_path / "meminfo"
-    file.write_text("MemTotal:  300 kB\nMemAvailable:  200 kB\n")
-    assert probe.free_host(file) == 200 * 1024
-    assert probe.free_host(tmp_path / "none") > 2**20
-    assert probe.free_in_group(tmp_path) > 2**60
-    (tmp_path / "memory.current").write_text("30\n")
-    for word, free in (("100\n", 70), ("max\n", 2**62)):
-        (tmp_path / "memory.max").write_text(word)
-        assert probe.free_in_group(tmp_path) == free
-    assert 2**20 < probe.free_bytes(CPU) < 2**62
-
-
 def test_how_many_pivots_there_may_be():
     """The paper's schedule: 3 and at most two in each of 13 cycles, 29; and the ends."""
     assert placement.most_pivots(paper()) == 31

@@ -8,7 +8,8 @@ from drawn_weights import FLOAT, give, parameter
 from torch import tensor
 from torch.testing import assert_close
 
-from lowland.control import TERNARY, DiscreteMSA
+from allocated import most_bytes
+from lowland.control import TERNARY, DiscreteMSA, held
 
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6])
@@ -54,3 +55,33 @@ def test_sampled_price_is_near(rng):
         give([weight], rng)
         optimizer.step()
         assert abs(weight.count_nonzero().item() / weight.numel() - 0.02) < 0.003
+
+
+@pytest.mark.parametrize("shape", [(9, 7), (5, 40), (3, 2, 5), (2, 1), (1, 90), (4, 16)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_gradients_of_dead_rows_count_for_nothing(shape, dtype, rng, monkeypatch):
+    """Averages are those of gradients set to zero there, to the bit, wherever blocks are cut."""
+    monkeypatch.setattr(held, "BLOCK", 16)
+    weight = parameter(TERNARY, shape, rng, dtype)
+    with torch.no_grad():
+        weight[::2] = 0
+    optimizer = DiscreteMSA([weight], values=TERNARY, alpha=0.75, target_nonzero=0.5)
+    expected = torch.zeros(shape)
+    for _ in range(4):
+        give([weight], rng)
+        dead = [not row.any() for row in weight.detach()]
+        felt = weight.grad.clone()
+        felt[dead] *= 0
+        expected.mul_(0.75).add_(felt, alpha=-0.25)
+        optimizer.step()
+        assert torch.equal(optimizer.state[weight]["average"], expected)
+
+
+def test_no_copy_of_all_gradients():
+    """A step takes an average, four bytes per weight, and blocks of some hundred kilobytes."""
+    weights = [torch.nn.Parameter(torch.ones(1000, 1000)) for _ in range(4)]
+    for weight in weights:
+        weight.grad = torch.randn(1000, 1000)
+        weight.data[::2] = 0
+    optimizer = DiscreteMSA(weights, values=TERNARY, target_nonzero=0.3)
+    assert most_bytes(optimizer.step) < 1.2 * 4 * 4_000_000

@@ -5,8 +5,13 @@ import torch
 from torch import float64
 from torch.testing import assert_close
 
-from lowland.dynamics.lanczos import lanczos, probe_vectors
+from allocated import most_bytes
+from lowland.dynamics import lanczos as lanczos_file
+from lowland.dynamics import probes
+from lowland.dynamics.lanczos import lanczos
 from lowland.dynamics.operators import Operator
+from lowland.dynamics.probes import lanczos_of_probes, probe_vectors
+from lowland.training import generator
 from oracles.slow_hessian import slow_krylov
 
 
@@ -133,6 +138,68 @@ def test_probes_repeat():
     assert not torch.equal(first, other)
     assert (first.abs() == 1).all()
     assert torch.equal(probe_vectors(operator, [2], 0)[0], first[2])
+
+
+def test_probes_are_as_they_were_first_drawn():
+    """A whole vector of coins from one generator, whatever pieces it is drawn in."""
+    operator = Operator(lambda rows: rows, probes.CHUNK + 5, torch.float32)
+    found = probe_vectors(operator, [0, 3], seed=7)
+    for row, number in zip(found, (0, 3), strict=True):
+        coins = torch.randint(0, 2, (len(row),), generator=generator(7, "probe", number))
+        assert torch.equal(row, (2 * coins - 1).float())
+
+
+@pytest.mark.parametrize("max_bytes", [1, 2 * 50 * 10 * 8, 2**31])
+def test_probes_drawn_as_their_turn_comes(max_bytes, rng):
+    """The bits of those that are drawn together, and with a rule that wants more steps."""
+    operator = operator_from(symmetric(50, rng))
+    starts = probe_vectors(operator, range(5), 3)
+    limits = {"max_bytes": max_bytes, "max_steps": 10, "until": lambda one: one.steps >= 8}
+    apart = lanczos_of_probes(operator, 5, 4, seed=3, **limits)
+    for one, other in zip(lanczos(operator, starts, 4, **limits), apart, strict=True):
+        assert torch.equal(one.diagonal, other.diagonal)
+        assert torch.equal(one.off_diagonal, other.off_diagonal)
+
+
+def test_probes_that_wait_take_no_memory():
+    """With one basis at a time, forty probes take what two do."""
+    values = torch.linspace(-1, 2, 5000)
+    operator = Operator(lambda rows: rows * values, len(values), torch.float32)
+
+    def top(count):
+        return most_bytes(lambda: lanczos_of_probes(operator, count, 8, seed=0, max_bytes=1))
+
+    few = top(2)
+    assert top(40) < few + 40 * 8 * 8 * 8  # and its own matrix of eight steps for each
+
+
+@pytest.mark.parametrize(("limit", "vectors"), [(2**31, 2 * 64), (1, 64)])
+def test_a_basis_is_allocated_once(limit, vectors, monkeypatch):
+    """One vector per step, in float64 where that fits: 128 floats of 4 bytes for 64 steps, or 64.
+
+    Beside it there are a handful: the start, the product, and what is made orthogonal.
+    """
+    monkeypatch.setattr(lanczos_file, "CHUNK", 2**16)
+    size = 20_000
+    values = torch.linspace(-1, 2, size)
+    operator = Operator(lambda rows: rows * values, size, torch.float32)
+    found = most_bytes(lambda: lanczos_of_probes(operator, 1, 64, seed=0, max_bytes=limit))
+    assert vectors <= found / (4 * size) < vectors + 16
+
+
+def test_a_basis_that_cannot_be_granted_begins_with_the_first_steps(monkeypatch):
+    """Eight of eighty steps are enough: no room for the others is taken."""
+    monkeypatch.setattr(lanczos_file, "CHUNK", 2**16)
+    size = 20_000
+    values = torch.linspace(-1, 2, size)
+    operator = Operator(lambda rows: rows * values, size, torch.float32)
+
+    def work():
+        return lanczos_of_probes(
+            operator, 1, 8, seed=0, max_steps=80, until=lambda _: True, max_bytes=1
+        )
+
+    assert 8 <= most_bytes(work) / (4 * size) < 8 + 32
 
 
 def test_bad_input():

@@ -8,8 +8,9 @@ from torch import float64
 from torch.testing import assert_close
 
 from lowland.dynamics.counts import measure_of
-from lowland.dynamics.lanczos import lanczos, probe_vectors
+from lowland.dynamics.lanczos import lanczos
 from lowland.dynamics.operators import Operator
+from lowland.dynamics.probes import probe_vectors
 from lowland.dynamics.products import hessian_product
 from lowland.dynamics.spectral_density import exact_spectrum, spectral_density
 from lowland.results import plain, write_json

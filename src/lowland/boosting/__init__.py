@@ -28,11 +28,11 @@ from lowland.boosting.generalization import (
 )
 from lowland.boosting.gradient_free import RandomFeatures, TreeBlock, functional_gradient
 from lowland.boosting.heads import make_head
-from lowland.boosting.memory import saved_bytes
 from lowland.boosting.refine import refine
 from lowland.boosting.result import BoostResult, Round
 from lowland.boosting.statistics import measure
 from lowland.boosting.train import train_boosted
+from lowland.training.memory import saved_bytes
 
 __all__ = [
     "BoostResult",

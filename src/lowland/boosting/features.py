@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from lowland.boosting.cached import Builder, CachedFeatures
 from lowland.boosting.feature_set import Features
-from lowland.boosting.memory import free_bytes, free_disk
 from lowland.boosting.reading import Fingerprints, check_batches, check_labels, one_pass
 from lowland.boosting.recomputed import RecomputedFeatures
 from lowland.boosting.storage import PLACES
 from lowland.errors import FallbackWarning, NoEffectWarning
 from lowland.training import as_pair, kept_mode, to_device
+from lowland.training.memory import free_bytes, free_disk
 
 __all__ = ["Features", "read_features"]
 

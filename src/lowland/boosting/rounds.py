@@ -14,7 +14,6 @@ from lowland.boosting.feature_set import Features
 from lowland.boosting.fitting import Plan, fit, is_fitted, train_local
 from lowland.boosting.heads import DownstreamHead
 from lowland.boosting.local import Local, Module, evaluated, hypothesis
-from lowland.boosting.memory import saved_bytes
 from lowland.boosting.result import Round
 from lowland.boosting.statistics import measure
 from lowland.boosting.stops import needs_certificate, stop_rule
@@ -28,6 +27,7 @@ from lowland.training import (
     kept_buffers,
     kept_mode,
 )
+from lowland.training.memory import saved_bytes
 
 __all__ = ["Data", "Standing", "bytes_of_update", "decide", "round_of", "train_round"]
 

@@ -19,27 +19,22 @@ from lowland.connectivity.band import (
     usable_backend,
 )
 from lowland.connectivity.checks import refuse_no_whole
+from lowland.connectivity.cycle import climbs, insert, relax_from
 from lowland.connectivity.folder import kept_choice, load_cycle, open_search, save_cycle
-from lowland.connectivity.insert import (
-    Inserted,
-    insert_equal,
-    insert_highest,
-    insertion_residuals,
-)
-from lowland.connectivity.neb import Relaxed, relax
-from lowland.connectivity.path import Path, segment_lengths
+from lowland.connectivity.path import Path
 from lowland.connectivity.path_result import CycleResult, PathResult
 from lowland.connectivity.placement import known_place, place
 from lowland.connectivity.profile import Profile
 from lowland.connectivity.quiet import quiet_vmap
-from lowland.connectivity.schedule import Cycle, Schedule, schedule_named
+from lowland.connectivity.schedule import Schedule, schedule_named
 from lowland.connectivity.task import Task, make_task, refuse_bad_ends
+from lowland.connectivity.told import tell_cycle
 from lowland.errors import NoEffectWarning
 from lowland.results import Status, plain
 from lowland.training import (
+    Log,
     Source,
     autocast,
-    generator,
     interruptible,
     is_main_process,
     isolated_rng,
@@ -51,9 +46,6 @@ __all__ = ["find_path"]
 
 # Every cycle draws its batches from epochs of its own.
 EPOCHS_APART = 2**20
-
-# Noise that frees a path from a symmetric start: its norm, in lengths of a segment.
-NOISE = 0.01
 
 
 def find_path(
@@ -76,6 +68,7 @@ def find_path(
     out: str | FilePath | None = None,
     restart: bool = False,
     progress: Any = False,
+    log: Log | None = None,
 ) -> PathResult:
     """Find a path of low loss between two minima of a network, by AutoNEB.
 
@@ -111,6 +104,8 @@ def find_path(
         out: Folder for finished cycles and the result.
         restart: Forget what lies in ``out``.
         progress: True, False, None (only on a terminal), or a running progress display.
+        log: Called as ``log(values, step)`` with the straight line and with each cycle that is not
+            on disk yet; steps count on from cycle to cycle.
 
     Returns:
         The path after the cycle with the lowest saddle, or after the climbing one of
@@ -160,7 +155,7 @@ def find_path(
     task, placement = place(task, schedule, pivots_on, folder)
     with open_progress(progress) as display:
         cycles, path, status, message = run_cycles(
-            task, schedule, backend, folder, display, until_cycle or len(schedule.cycles)
+            task, schedule, backend, folder, display, until_cycle or len(schedule.cycles), log
         )
     best = chosen(cycles, schedule)
     profile, began = best.profile, perf_counter()
@@ -204,18 +199,20 @@ def chosen(cycles: list[CycleResult], schedule: Schedule) -> CycleResult:
     return min(cycles, key=lambda cycle: cycle.profile.saddle())
 
 
-def climbs(schedule: Schedule, number: int) -> bool:
-    """Whether the highest pivot of a cycle climbs."""
-    return schedule.climb and number == len(schedule.cycles)
-
-
 def run_cycles(
-    task: Task, schedule: Schedule, backend: str, folder: FilePath | None, display: Any, until: int
+    task: Task,
+    schedule: Schedule,
+    backend: str,
+    folder: FilePath | None,
+    display: Any,
+    until: int,
+    log: Log | None,
 ) -> tuple[list[CycleResult], Path, Status, str]:
     """Do the cycles that are not on disk yet; give all, and the path of the chosen one."""
     path = best = task.line()
     cycles = [straight(task, schedule, "loop" if backend == "auto" else backend)]
     if task.distance == 0:
+        tell_cycle(log, cycles[0], 0)
         return cycles, best, Status.FINISHED, "the ends are equal, so the path is a point."
     with display.task("AutoNEB", schedule.steps) as bar:
         for number, cycle in enumerate(schedule.cycles, start=1):
@@ -226,6 +223,8 @@ def run_cycles(
             if found:
                 bar.advance(cycle.steps)
             else:
+                if number == 1:
+                    tell_cycle(log, cycles[0], 0)
                 try:
                     with interruptible() as interrupt:
                         found = run_cycle(
@@ -236,6 +235,7 @@ def run_cycles(
                     done = f"{number - 1} of {len(schedule.cycles)} cycles are finished."
                     return cycles, best, Status.INTERRUPTED, done
                 save_cycle(folder, *found)
+                tell_cycle(log, found[0], sum(one.steps for one in (*cycles, found[0])))
             result, path = found
             cycles.append(result)
             if chosen(cycles, schedule) is result:
@@ -334,52 +334,6 @@ def run_cycle(
         seconds=perf_counter() - began,
     )
     return result, path
-
-
-def insert(
-    cycle: Cycle, schedule: Schedule, path: Path, before: Profile
-) -> tuple[Tensor, Tensor, tuple[Inserted, ...]]:
-    """Put in the pivots of a cycle."""
-    if cycle.insert == "equal":
-        return *insert_equal(path.pivots, path.weights, cycle.count), ()
-    residuals = insertion_residuals(before.train_loss, schedule.samples)
-    return insert_highest(
-        path.pivots, path.weights, residuals, count=cycle.count, threshold=schedule.threshold
-    )
-
-
-def relax_from(
-    task: Task,
-    schedule: Schedule,
-    cycle: Cycle,
-    number: int,
-    pivots: Tensor,
-    weights: Tensor,
-    loss_and_grad: Callable[[Tensor], tuple[Tensor, Tensor]],
-    on_step: Callable[[], None],
-) -> tuple[Relaxed, bool]:
-    """Relax, with a little noise if a symmetric start feels no force."""
-    settings = {
-        "learning_rate": cycle.learning_rate,
-        "momentum": schedule.momentum,
-        "tangent": schedule.tangent,
-        "spring_constant": schedule.spring_constant,
-        "climb": climbs(schedule, number),
-    }
-    trapped = False
-    if number == 1:  # later cycles start from a path that has left its symmetry
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NoEffectWarning)
-            trapped = relax(pivots, weights, loss_and_grad, steps=1, **settings).trapped
-    if trapped:
-        size = NOISE * float(segment_lengths(pivots).mean()) / pivots.shape[1] ** 0.5
-        noise = torch.randn(
-            pivots[1:-1].shape, generator=generator(task.seed, "noise", number), dtype=pivots.dtype
-        )
-        pivots = pivots.clone()
-        pivots[1:-1] += size * noise.to(pivots.device)
-    relaxed = relax(pivots, weights, loss_and_grad, steps=cycle.steps, on_step=on_step, **settings)
-    return relaxed, trapped
 
 
 def backend_of(

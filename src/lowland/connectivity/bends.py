@@ -91,9 +91,10 @@ def as_polyline(
             21 even values of its parameter.
 
     Returns:
-        Pivots, both ends bit for bit, and the share of each segment in the length.
+        Pivots, both ends bit for bit, and the share of each segment in the length. Those of a
+        chain are no copy.
     """
-    pivots = control.clone()
+    pivots = control
     if known_kind(kind) == "bezier":
         wide = torch.float32 if control.device.type == "mps" else torch.float64
         t = torch.arange(BEZIER_PIECES + 1, dtype=wide, device=control.device) / BEZIER_PIECES

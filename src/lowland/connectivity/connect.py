@@ -23,9 +23,11 @@ from lowland.connectivity.pairs import Workshop, claims_of, refuse_executor
 from lowland.connectivity.plan import Plan
 from lowland.connectivity.schedule import Schedule, schedule_named
 from lowland.connectivity.suggest import BEGUN, RULES
+from lowland.connectivity.told import tell_pair
 from lowland.errors import NoEffectWarning
 from lowland.results import Status, open_folder, plain
 from lowland.training import (
+    Log,
     Source,
     broadcast,
     is_main_process,
@@ -61,6 +63,7 @@ def connect_minima(
     out: str | FilePath | None = None,
     restart: bool = False,
     progress: Any = False,
+    log: Log | None = None,
 ) -> Landscape:
     """Find the lowest spanning tree of paths between many minima.
 
@@ -112,6 +115,8 @@ def connect_minima(
         out: Folder for pairs and the result.
         restart: Forget what lies in ``out``.
         progress: True, False, None (only on a terminal), or a running progress display.
+        log: Called as ``log(values, step)`` with each pair that this call has searched, here or on
+            its executor; the step is the number of pairs finished.
 
     Returns:
         What is known of the landscape; ``.status`` says how the exploration ended. A pair that
@@ -162,7 +167,7 @@ def connect_minima(
             model, loss_fn, batches, states, options, each, place, claims, executor, display
         )
         plan = Plan(found["train_loss"], suggest, workers, budget)
-        status, message = explore(plan, workshop, display)
+        status, message = explore(plan, workshop, display, log)
         kept = {} if folder else {pair: workshop.result(pair) for pair in plan.edges}
     landscape = Landscape(
         minima=found,
@@ -211,7 +216,7 @@ def refuse_settings(budget: int | None, suggest: str) -> None:
         raise ValueError(f"suggest must be one of {', '.join(map(repr, RULES))}; got {suggest!r}.")
 
 
-def explore(plan: Plan, workshop: Workshop, display: Any) -> tuple[Status, str]:
+def explore(plan: Plan, workshop: Workshop, display: Any, log: Log | None) -> tuple[Status, str]:
     """Try pair after pair; results are taken in the order of their choice."""
     count = len(plan.losses)
     total = min(plan.budget or inf, count * (count - 1) // 2)
@@ -222,6 +227,8 @@ def explore(plan: Plan, workshop: Workshop, display: Any) -> tuple[Status, str]:
                 result = workshop.finish_first(plan.under_way)
                 pair = plan.under_way.pop(0)
                 plan.edges[pair] = Edge.of(pair, result)
+                if pair in workshop.searched:
+                    tell_pair(log, plan.edges[pair], len(plan.edges))
                 bar.advance(note=name_of(pair))
         except KeyboardInterrupt:
             return Status.INTERRUPTED, f"{len(plan.edges)} pairs are finished."

@@ -21,9 +21,10 @@ from lowland.connectivity.folder import kept_choice, open_search
 from lowland.connectivity.path import Path
 from lowland.connectivity.path_result import CycleResult, PathResult
 from lowland.connectivity.task import Task, make_task, refuse_bad_ends
+from lowland.connectivity.told import tell_cycle
 from lowland.errors import NoEffectWarning
 from lowland.results import Status, plain
-from lowland.training import Source, is_main_process, open_progress
+from lowland.training import Log, Source, is_main_process, open_progress
 
 __all__ = ["fit_curve"]
 
@@ -51,6 +52,7 @@ def fit_curve(
     out: str | FilePath | None = None,
     restart: bool = False,
     progress: Any = False,
+    log: Log | None = None,
 ) -> PathResult:
     r"""Find a curve between two minima of a network whose mean loss is low.
 
@@ -88,6 +90,8 @@ def fit_curve(
             in ``control.safetensors``.
         restart: Forget what lies in ``out``.
         progress: True, False, None (only on a terminal), or a running progress display.
+        log: Called as ``log(values, step)`` with the straight line at step 0, and with the curve
+            at the end.
 
     Returns:
         The curve as a path: a chain's control points are its pivots, a Bezier curve is cut into
@@ -125,26 +129,20 @@ def fit_curve(
     folder, found = open_search(out, settings, restart=restart, device=task.start.device)
     if found is not None:
         return found
-    line = straight_control(task.start, task.end, bends)
-    backend = kept_backend(task, backend, folder, line)
+    backend = kept_backend(task, backend, folder, bends)
     straight = cycle(task, task.line(), points, backend)
     refuse_bad_ends(straight.profile)
-    cycles, path, control = [straight], task.line(), line
-    status, message = Status.FINISHED, "the ends are equal, so the path is a point."
+    cycles = [straight]
     if task.distance:
-        fit = begin_or_resume(task, line, folder)
-        with open_progress(progress) as display, display.task(kind, steps, fit.step) as bar:
-            status, message = descend(task, descent, fit, folder, bar)
-        control, path, fitted = last_finite(task, descent, fit, line, points, backend)
-        if control is not fit.control:  # the very last steps went astray
-            status, message = (
-                Status.NOT_FINITE,
-                (
-                    f"the loss along the curve was not finite after step {fit.step}; the last good "
-                    "curve is kept. Lower the learning rate."
-                ),
-            )
-        cycles.append(replace(fitted, status=status, message=message))
+        control, path, fitted = fitted_curve(
+            task, descent, straight, points, backend, folder, progress, log
+        )
+        cycles.append(fitted)
+        status, message = fitted.status, fitted.message
+    else:
+        tell_cycle(log, straight, 0)
+        control, path = straight_control(task.start, task.end, bends), task.line()
+        status, message = Status.FINISHED, "the ends are equal, so the path is a point."
     profile, began = cycles[-1].profile, perf_counter()
     if status is not Status.INTERRUPTED:
         try:
@@ -172,10 +170,49 @@ def fit_curve(
     return result
 
 
-def kept_backend(task: Task, backend: str, folder: FilePath | None, rows: Tensor) -> str:
+def fitted_curve(
+    task: Task,
+    descent: Descent,
+    straight: CycleResult,
+    points: int,
+    backend: str,
+    folder: FilePath | None,
+    progress: Any,
+    log: Log | None,
+) -> tuple[Tensor, Path, CycleResult]:
+    """Do the steps that are not done yet; give control points, path and evaluation."""
+    line = straight_control(task.start, task.end, descent.bends)
+    fit = begin_or_resume(task, line, folder)
+    del line  # a few networks that nobody needs while the bends move
+    if fit.step == 0:
+        tell_cycle(log, straight, 0)
+    with (
+        open_progress(progress) as display,
+        display.task(descent.kind, descent.steps, fit.step) as bar,
+    ):
+        status, message = descend(task, descent, fit, folder, bar)
+    control, path, fitted = last_finite(task, descent, fit, points, backend)
+    if control is not fit.control:  # the very last steps went astray
+        status = Status.NOT_FINITE
+        message = (
+            f"the loss along the curve was not finite after step {fit.step}; the last good "
+            "curve is kept. Lower the learning rate."
+        )
+    fitted = replace(fitted, status=status, message=message)
+    if status is not Status.INTERRUPTED:
+        tell_cycle(log, fitted, fit.step)
+    return control, path, fitted
+
+
+def kept_backend(task: Task, backend: str, folder: FilePath | None, bends: int) -> str:
     """Decide how points are evaluated; a fit that goes on after a kill decides the same."""
     file = None if folder is None else folder / "backend.json"
-    return kept_choice(file, lambda: chosen_backend(backend, task.stack, rows, task.deciding[0]))
+
+    def decide() -> str:
+        rows = straight_control(task.start, task.end, bends)
+        return chosen_backend(backend, task.stack, rows, task.deciding[0])
+
+    return kept_choice(file, decide)
 
 
 def samples_for(path: Path, points: int) -> int:
@@ -212,10 +249,11 @@ def cycle(
 
 
 def last_finite(
-    task: Task, descent: Descent, fit: Fit, line: Tensor, points: int, backend: str
+    task: Task, descent: Descent, fit: Fit, points: int, backend: str
 ) -> tuple[Tensor, Path, CycleResult]:
     """Evaluate the curve; if its loss is not finite, the last good one, or the line."""
-    for control in (fit.control, fit.good, line):
+    for known in (fit.control, fit.good, None):
+        control = straight_control(task.start, task.end, descent.bends) if known is None else known
         path = task.path(*as_polyline(descent.kind, control))
         found = cycle(task, path, points, backend, descent, fit)
         if torch.isfinite(found.profile.train_loss).all():

@@ -65,15 +65,18 @@ def is_trapped(task: Task, line: Float[Tensor, "control params"]) -> bool:
     """Whether no force leads aside from a straight line that has a hill: a symmetric start."""
     if not task.distance:
         return False
-    t = torch.arange(5, dtype=line.dtype, device=line.device) / 4
-    points = torch.lerp(line[0], line[-1], t.unsqueeze(1))
-    with isolated_rng(task.seed, "symmetry"), mode(task.stack.model, norm_trains=True):
-        losses, grads = losses_and_grads(task.stack, points, *task.deciding[0])
     along = (line[-1] - line[0]) / task.distance
-    aside = torch.addcmul(grads, (grads @ along).unsqueeze(1), along, value=-1)[1:-1]
-    higher = losses[1:-1].max() > torch.maximum(losses[0], losses[-1])
-    small = torch.finfo(grads.dtype).eps ** 0.5
-    return bool(higher & (aside.abs().max() <= small * grads.abs().max()))
+    losses, forces, sideways = [], [], []
+    with isolated_rng(task.seed, "symmetry"), mode(task.stack.model, norm_trains=True):
+        for t in torch.arange(5, dtype=line.dtype, device=line.device) / 4:  # one after the other
+            point = torch.lerp(line[0], line[-1], t)
+            loss, (grad,) = losses_and_grads(task.stack, point.unsqueeze(0), *task.deciding[0])
+            losses.append(loss[0])
+            forces.append(grad.abs().max())
+            sideways.append(grad.addcmul(grad @ along, along, value=-1).abs().max())
+    higher = torch.stack(losses[1:-1]).max() > torch.maximum(losses[0], losses[-1])
+    small = torch.finfo(line.dtype).eps ** 0.5
+    return bool(higher & (torch.stack(sideways[1:-1]).max() <= small * torch.stack(forces).max()))
 
 
 @quiet_vmap()
@@ -143,7 +146,8 @@ def one_pass(
                 if bad is not None:
                     return bad
                 if is_to_check:  # not on Ctrl-C: what is good must not depend on the user
-                    fit.good, fit.good_step = fit.control.clone(), fit.step
+                    fit.good.copy_(fit.control)
+                    fit.good_step = fit.step
                 save()
             if is_last:
                 return None

@@ -115,7 +115,8 @@ class Fit:
         bad = (~torch.isfinite(losses)).nonzero()
         if len(bad):
             return first + int(bad[0])
-        return None if bool(torch.isfinite(self.control).all()) else self.step - 1
+        sound = torch.stack([torch.isfinite(row).all() for row in self.control])
+        return None if bool(sound.all()) else self.step - 1
 
 
 def fit_step(

@@ -43,6 +43,7 @@ class Workshop:
         display: Progress display.
         results: Finished pairs.
         jobs: Pairs that the executor has been given.
+        searched: Pairs whose search has ended here or on the executor, not on another machine.
     """
 
     model: nn.Module
@@ -57,6 +58,7 @@ class Workshop:
     display: Any = False
     results: dict[Pair, PathResult] = field(default_factory=dict)
     jobs: dict[Pair, Any] = field(default_factory=dict)
+    searched: set[Pair] = field(default_factory=set)
 
     def finish_first(self, pairs: Sequence[Pair], until: int | None = None) -> PathResult:
         """Work on some pairs until the first of them is finished.
@@ -160,6 +162,8 @@ class Workshop:
         if not is_enough(result.status, len(result.cycles), until):
             raise KeyboardInterrupt
         self.results[pair] = result
+        if result.status is not Status.INTERRUPTED:
+            self.searched.add(pair)
 
     def stop(self) -> None:
         """Call off the jobs that have not begun."""

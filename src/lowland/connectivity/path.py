@@ -13,6 +13,9 @@ from lowland.results import read_tensors, write_tensors
 
 __all__ = ["Path", "arc_fractions", "points_between", "redistribute", "segment_lengths"]
 
+# Differences of pivots held at once, 256 MiB in float32.
+DIFFERENCES_AT_ONCE = 2**26
+
 
 @dataclass(frozen=True)
 class Path:
@@ -158,7 +161,10 @@ def segment_lengths(path: Float[Tensor, "pivots params"]) -> Float[Tensor, " seg
         Lengths, in float64 where the device has it: their cumulative sums are compared.
     """
     wide = torch.float32 if path.device.type == "mps" else torch.float64
-    return torch.linalg.vector_norm(path[1:] - path[:-1], dim=1).to(wide)
+    rows = max(1, DIFFERENCES_AT_ONCE // max(1, path.shape[1]))
+    parts = zip(path[1:].split(rows), path[:-1].split(rows), strict=True)
+    lengths = [torch.linalg.vector_norm(ahead - here, dim=1) for ahead, here in parts]
+    return torch.cat(lengths).to(wide)
 
 
 def redistribute(
@@ -224,7 +230,7 @@ def points_between(
     index = torch.tensor(range(number) if rows is None else rows, device=path.device)
     segment = (index // (samples + 1)).clamp_max(len(path) - 2)
     alpha = (index - segment * (samples + 1)).to(path.dtype) / (samples + 1)
-    return torch.lerp(path[segment], path[segment + 1], alpha.unsqueeze(1))
+    return path[segment].lerp_(path[segment + 1], alpha.unsqueeze(1))
 
 
 def arc_fractions(path: Float[Tensor, "pivots params"], samples: int) -> Float[Tensor, " points"]:

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 
 from lowland.connectivity.folder import kept_choice
-from lowland.connectivity.probe import free_bytes, pass_bytes
+from lowland.connectivity.probe import pass_bytes
 from lowland.connectivity.schedule import Schedule
 from lowland.connectivity.task import Task
 from lowland.results import plain
 from lowland.training import all_sum, rank_and_world
+from lowland.training.memory import free_bytes
 
 __all__ = ["Placement", "known_place", "place", "placed"]
 

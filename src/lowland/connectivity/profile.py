@@ -209,6 +209,7 @@ def measure_points(
             classified[index] += len(columns) == 2
             for kind, column in enumerate(columns):
                 found[index, kind, rows.start : rows.stop : world] = column
+        del points  # before the next are drawn
     found, classified = all_sum(found, stack.device), all_sum(classified, stack.device)
     return [
         (losses, errors if known else None)

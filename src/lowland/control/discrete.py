@@ -214,21 +214,18 @@ class DiscreteMSA(Optimizer):
             gamma = self.gamma_of(group)
             for index, weight in enumerate(group["params"]):
                 if weight.grad is not None:
-                    gradient, average = self.gradient_of(weight), self.average(weight, gamma)
-                    name = parameter_name(group, index)
-                    held.append(Held(group, weight, gradient, average, name))
+                    average, name = self.average(weight, gamma), parameter_name(group, index)
+                    alive = self.living_rows(weight)
+                    held.append(Held(group, weight, weight.grad, average, name, alive))
         return held
 
-    def gradient_of(self, weight: Tensor) -> Tensor:
-        """Give the gradient that is averaged."""
-        gradient = weight.grad
-        assert gradient is not None
-        if self.target_nonzero is None or weight.ndim < 2:
-            return gradient
+    def living_rows(self, weight: Tensor) -> Tensor | None:
+        """Say which rows of a weight have a gradient that counts; None for all."""
+        if self.target_nonzero is None or weight.ndim < 2 or not weight.numel():
+            return None
         # Behind a norm a unit without weights has gradients 1 / sqrt(epsilon) times too large to be
         # compared with others: it stays without.
-        rows = weight.detach().abs().amax(dim=tuple(range(1, weight.ndim)), keepdim=True)
-        return gradient * (rows > 0)
+        return torch.linalg.vector_norm(weight.detach(), dim=tuple(range(1, weight.ndim))) > 0
 
     def average(self, weight: Tensor, gamma: float) -> Tensor:
         """Give the moving average of a weight, in a type that holds its next increment."""

@@ -26,6 +26,8 @@ class Held:
         gradient: What is averaged.
         average: M, changed in place.
         name: What to call it.
+        alive: Which rows have a gradient that counts, as that of others is taken for zero; None
+            for all.
         rho: Penalty on a move, in the units of the average, once it is known.
         lam: Price of a squared weight, likewise.
         is_right: No weight is wrong, so none will change.
@@ -36,6 +38,7 @@ class Held:
     gradient: Tensor
     average: Tensor
     name: str
+    alive: Tensor | None = None
     rho: float = 0.0
     lam: float = 0.0
     is_right: bool = False
@@ -62,13 +65,40 @@ class Held:
         values, group = self.group["values"], self.group
         lam = 0.0 if group["lam_relative"] else group["lam"]
         found = []
-        for weight, average, gradient in self.blocks:
+        for number, (weight, average, whole) in enumerate(self.blocks):
+            gradient = self.counting(whole, number * BLOCK)
             average.mul_(1 - gamma).add_(gradient, alpha=-gamma)
             if group["threshold"] == "relative":
                 found.append(largest_wrong(weight, average, values, lam))
         if not found:
             return self.average.new_zeros(())
         return found[0] if len(found) == 1 else torch.stack(found).amax()
+
+    def counting(self, gradient: Tensor, start: int) -> Tensor:
+        """Take the gradient of rows that do not count for zero, in a copy of one block.
+
+        Args:
+            gradient: Of a flat block.
+            start: Where in the weight it begins.
+
+        Returns:
+            The gradient, or the block itself where all of its rows count.
+        """
+        if self.alive is None:
+            return gradient
+        width, stop = self.weight.numel() // len(self.alive), start + len(gradient)
+        first = start // width
+        alive = self.alive[first : -(-stop // width)]
+        if gradient.device.type == "cpu" and alive.all():
+            return gradient
+        head = min(-start % width, len(gradient))  # of a row that began in the block before
+        tail = (stop - start - head) % width
+        found = gradient.clone()
+        found[:head] *= alive[0]
+        rows = found[head : len(found) - tail].view(-1, width)
+        rows *= alive[bool(head) : bool(head) + len(rows)].unsqueeze(1)
+        found[len(found) - tail :] *= alive[-1]
+        return found
 
     def set_penalty(self, m: float) -> None:
         """Set rho and lambda in the units of the average.

@@ -6,8 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lowland.dynamics.lanczos import Tridiagonal, probe_vectors
+from lowland.dynamics.lanczos import Tridiagonal
 from lowland.dynamics.operators import Operator
+from lowland.dynamics.probes import probe_vectors
 
 __all__ = ["Moments", "jackson", "spectral_range", "tail"]
 

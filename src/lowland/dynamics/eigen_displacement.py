@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lowland.dynamics.lanczos import Space, grow, probe_vectors
+from lowland.dynamics.lanczos import Space, grow
 from lowland.dynamics.operators import Operator
+from lowland.dynamics.probes import probe_vectors
 from lowland.dynamics.weights import Source, Weights
 
 __all__ = ["Directions", "eigen_displacement", "leading_directions"]
@@ -103,7 +104,7 @@ def leading_directions(
         raise ValueError(f"count must be at least 1 and at most steps, {steps}; got {count}.")
     (start,) = probe_vectors(operator, range(1), seed)
     wide = torch.float32 if start.device.type == "mps" else torch.float64
-    space = Space(start.to(wide), steps, operator.dtype, wide)
+    space = Space(start.to(wide), steps, operator.dtype, wide, steps)
     grow(operator, [space], steps)
     values, inner = space.tridiagonal().eigh()
     if len(values) < count:

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from lowland.dynamics.chebyshev import Moments, spectral_range
 from lowland.dynamics.counts import TOLERANCE, Count, errors_of_chance
-from lowland.dynamics.lanczos import limits, probe_vectors
+from lowland.dynamics.lanczos import limits
 from lowland.dynamics.operators import Operator, check_operator
+from lowland.dynamics.probes import probe_vectors
 from lowland.dynamics.spectral_density import operator_of
 from lowland.training import generator
 

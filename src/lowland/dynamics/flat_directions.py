@@ -8,8 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from lowland.dynamics.counts import TOLERANCE, Count, Measure, measure_of
-from lowland.dynamics.lanczos import Tridiagonal, lanczos, probe_vectors
+from lowland.dynamics.lanczos import Tridiagonal
 from lowland.dynamics.operators import Operator, check_operator
+from lowland.dynamics.probes import lanczos_of_probes
 from lowland.dynamics.spectral_density import (
     SpectralDensity,
     check_numbers,
@@ -230,9 +231,14 @@ def resolved(
         settled = most * operator.size < 0.5 or measure.has_settled(low, high)
         return (most - least) / 2 <= allowed and settled
 
-    starts = probe_vectors(operator, range(probes), seed)
-    found = lanczos(
-        operator, starts, steps, max_steps=max_steps, until=is_enough, max_bytes=max_bytes
+    found = lanczos_of_probes(
+        operator,
+        probes,
+        steps,
+        seed=seed,
+        max_steps=max_steps,
+        until=is_enough,
+        max_bytes=max_bytes,
     )
     spectrum = density_of([measure_of(matrix) for matrix in found], operator)
     return spectrum, max(matrix.steps for matrix in found)

@@ -9,9 +9,8 @@ from torch import Tensor
 
 from lowland.dynamics.operators import Operator
 from lowland.dynamics.sums import wide
-from lowland.training import generator
 
-__all__ = ["Tridiagonal", "lanczos", "probe_vectors"]
+__all__ = ["Tridiagonal", "lanczos"]
 
 # Numbers of a basis that are widened to float64 at once.
 CHUNK = 2**22
@@ -45,26 +44,6 @@ class Tridiagonal:
         return torch.linalg.eigh(matrix)
 
 
-def probe_vectors(
-    operator: Operator, probes: range | list[int], seed: int
-) -> Float[Tensor, "probes params"]:
-    """Draw vectors of plus and minus one; the same for a seed whatever the device.
-
-    Args:
-        operator: Decides size, dtype and device.
-        probes: Numbers of the probes.
-        seed: Seed of all of them.
-
-    Returns:
-        One row per probe.
-    """
-    rows = [
-        torch.randint(0, 2, (operator.size,), generator=generator(seed, "probe", number))
-        for number in probes
-    ]
-    return (2 * torch.stack(rows) - 1).to(operator.device, operator.dtype)
-
-
 def lanczos(
     operator: Operator,
     starts: Float[Tensor, "probes params"],
@@ -87,7 +66,9 @@ def lanczos(
         max_steps: As ``until`` is not met the steps are doubled up to here. None: not at all.
         until: From the matrix of a probe, whether its steps are enough.
         max_bytes: Of bases held at once. Probes go together as far as theirs fit, at least one.
-            Where even that of one does not fit in float64, it is kept in the operator's type.
+            Where even that of one does not fit in float64, it is kept in the operator's type; and
+            where ``max_steps`` do not fit in that either, it begins with ``steps`` and is copied
+            as it grows, for a moment half as large again.
 
     Returns:
         One matrix per probe.
@@ -98,20 +79,19 @@ def lanczos(
     Source:
         Lanczos (1950), with full reorthogonalization; the specification's section 3.5.
     """
-    most = min(max(steps, max_steps or steps), operator.size)
+    most = most_steps(operator, steps, max_steps)
     if not len(starts) or steps < 1:
         raise ValueError(
             f"there must be at least one probe and one step; got {len(starts)} and {steps}."
         )
     if not (starts != 0).any(1).all():
         raise ValueError("a start vector must not be zero; got one that is.")
+    group, kept, fits = together(operator, most, max_bytes)
+    rows = most if fits or until is None else min(steps, most)
     finest = wide(starts.device)
-    numbers = most * operator.size
-    kept = finest if numbers * finest.itemsize <= max_bytes else operator.dtype
-    group = max(1, max_bytes // (numbers * kept.itemsize))
     found: list[Tridiagonal] = []
     for some in starts.split(group):
-        spaces = [Space(start.to(finest), most, operator.dtype, kept) for start in some]
+        spaces = [Space(start.to(finest), most, operator.dtype, kept, rows) for start in some]
         for limit in limits(min(steps, most), most):
             grow(operator, spaces, limit)
             for space in spaces:
@@ -122,6 +102,19 @@ def lanczos(
                 break
         found += [space.tridiagonal() for space in spaces]
     return found
+
+
+def most_steps(operator: Operator, steps: int, max_steps: int | None) -> int:
+    """Dimension that no space will pass."""
+    return min(max(steps, max_steps or steps), operator.size)
+
+
+def together(operator: Operator, most: int, max_bytes: int) -> tuple[int, torch.dtype, bool]:
+    """Say how many probes go together, in which type their bases are kept, and whether one fits."""
+    finest, numbers = wide(operator.device), most * operator.size
+    kept = finest if numbers * finest.itemsize <= max_bytes else operator.dtype
+    fitting = max_bytes // max(1, numbers * kept.itemsize)
+    return max(1, fitting), kept, fitting > 0
 
 
 def limits(steps: int, most: int) -> Iterator[int]:
@@ -152,15 +145,21 @@ class Space:
         most: Dimension that it will not pass.
         dtype: Of the operator.
         kept: Of the basis.
+        rows: Vectors of the basis that there is room for at first; doubled where it needs more.
     """
 
     def __init__(
-        self, start: Float[Tensor, " params"], most: int, dtype: torch.dtype, kept: torch.dtype
+        self,
+        start: Float[Tensor, " params"],
+        most: int,
+        dtype: torch.dtype,
+        kept: torch.dtype,
+        rows: int,
     ):
         self.wide = start.dtype
         self.dtype = dtype
         self.most = most
-        self.basis = start.new_empty(min(most, 32), len(start), dtype=kept)
+        self.basis = start.new_empty(rows, len(start), dtype=kept)
         self.basis[0] = start / start.norm()
         self.alphas: list[float] = []
         self.betas: list[float] = []

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lowland.dynamics.counts import TOLERANCE, Count, Measure, judge, measure_of
-from lowland.dynamics.lanczos import lanczos, probe_vectors
 from lowland.dynamics.operators import Operator, check_operator
+from lowland.dynamics.probes import lanczos_of_probes
 from lowland.dynamics.products import hessian_product
 from lowland.results import plain
 from lowland.training import generator
@@ -188,8 +188,7 @@ def spectral_density(
     operator = operator_of(model, loss_fn, batches, kind, batch_norm, max_bytes)
     check_numbers(operator, steps, probes)
     check_operator(operator, generator(seed, "check"))
-    starts = probe_vectors(operator, range(probes), seed)
-    found = lanczos(operator, starts, steps, max_bytes=max_bytes)
+    found = lanczos_of_probes(operator, probes, steps, seed=seed, max_bytes=max_bytes)
     return density_of([measure_of(matrix) for matrix in found], operator)
 
 
