@@ -14,8 +14,9 @@ from timing import table
 from torch import nn
 
 from lowland.connectivity import PathResult, find_path
-from lowland.data import load
-from lowland.reproduce.draxler2018 import Images, Settings, find_minimum, losses, settings
+from lowland.reproduce.draxler2018_images import find_minimum, images_of, losses
+from lowland.reproduce.draxler2018_settings import Settings, settings
+from lowland.reproduce.images import Images
 from lowland.results import environment, write_json
 
 LIMIT = 15.0  # seconds on two cores
@@ -25,7 +26,7 @@ def main() -> None:
     """Train both ends once, then search again and again, threads in turns."""
     arguments = parse()
     chosen = settings("laptop")
-    images = Images.of(chosen, load(chosen.data))
+    images = images_of(chosen, device=torch.device("cpu"))
     minima = train_ends(chosen, images)
     found = {threads: [] for threads in arguments.threads}
     for _ in range(arguments.runs):
@@ -62,7 +63,7 @@ def train_ends(chosen: Settings, images: Images) -> list[nn.Module]:
     torch.set_num_threads(1)  # so small a network is not faster on more
     with TemporaryDirectory() as folder:
         return [
-            find_minimum(chosen.models[0], chosen, images, seed, Path(folder), False)[0]
+            find_minimum(chosen.networks[0].name, chosen, images, seed, Path(folder), False)[0]
             for seed in (0, 1)
         ]
 
@@ -73,12 +74,12 @@ def search(chosen: Settings, images: Images, minima: list[nn.Module]) -> tuple[f
     result = find_path(
         minima[0],
         losses,
-        images.training(chosen.path_batch_size, seed=1),
+        images.training(1, chosen.path_batch_size),
         *minima,
         schedule=chosen.schedule,
         backend=chosen.backend,
         evaluation_batches=images.reading,
-        test_batches=images.tests,
+        test_batches=images.testing,
     )
     return perf_counter() - began, result
 
