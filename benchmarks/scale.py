@@ -28,7 +28,6 @@ def main() -> None:
         raise SystemExit(f"no law begins with {' or '.join(arguments.law)}; see --list.")
     if arguments.list:
         rows = [[law.name, law.quantity, law.variable] for law in laws]
-        rows = [[law.name, law.quantity, law.variable] for law in laws]
         print(table(["law", "what", "grows with"], rows))
         return
     torch.set_num_threads(1)

@@ -139,7 +139,7 @@ def test_precedence_is_code_recipe_from_set(recipe, tmp_path):
     file = str(tmp_path / "lowland-out/fake2020-laptop/record.json")
     assert main(["run", "--from", file, "--quiet"]) == 0
     assert recipe.calls[1]["settings"] == first
-    assert recipe.calls[1]["seeds"] == 4
+    assert recipe.calls[1]["seeds"] is None  # the settings of a record hold its repetitions
     words = ["run", "--from", file, "--set", "cycles.0.steps=12", "--set", "width=3", "--seeds=1"]
     main([*words, "--quiet"])
     assert recipe.calls[2]["settings"] == Settings("laptop", (Cycle(12), Cycle(20)), 3)

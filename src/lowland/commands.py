@@ -199,8 +199,8 @@ def choose(args: Namespace, name: str | None) -> Choice:
         settings = apply_settings(settings, args.changes)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    seeds = getattr(args, "seeds", None) or len(source.get("seeds") or ()) or None
-    return Choice(name, module, settings, scale, seeds)
+    # a record's settings already hold its repetitions, which may differ between its parts
+    return Choice(name, module, settings, scale, getattr(args, "seeds", None))
 
 
 def read_source(file: Path | None) -> Mapping[str, Any]:

@@ -41,7 +41,8 @@ def find_records(folder: Path) -> list[Path]:
     if not files:
         raise FileNotFoundError(
             f"a report needs at least one record.json; found none in {folder} or two levels "
-            "below. Run a recipe into this folder first, or name another folder."
+            "below. Run a recipe into this folder first (a run that was stopped has its record when "
+            "the same command has ended), or name another folder."
         )
     return files
 

@@ -42,12 +42,12 @@ def draw(settings: dict[str, Any], parts: dict[str, Any]) -> list[dict[str, Any]
 
 
 def line_and_path(run: dict[str, Any], samples: int) -> dict[str, Any]:
-    """The straight line with its barrier, the path without one, and its pivots."""
+    """The straight line, the path, and its pivots."""
     line, path = run["line"]["profile"], run["path"]["profile"]
     corners = slice(None, None, samples + 1)
     return lines(
         "line-and-path",
-        "The straight line has a barrier, the path has none",
+        "Training loss along the straight line and along the path",
         f"Training loss between two independently trained networks ({title_of(run)}). On the "
         f"straight line it rises to {run['line']['saddle']:.3g} nats, on the path to "
         f"{run['path']['saddle']:.3g}; the higher end has "
