@@ -128,16 +128,19 @@ class Pools:
         """Keep a single row that is left at the end for the next pass to begin with.
 
         Alone it has no variance for a batch norm, and a whole step would be of one row. To drop it
-        would be biased where the order is always the same.
+        would be biased where the order is always the same. In the middle of a pass, and where
+        batches are padded to many lengths, it has no others to go with and is handed out.
 
         Args:
             batch: Rows that were read together, None behind the end.
             rows: Where they come from.
 
         Returns:
-            The same, also if there is no other row at all; or None.
+            The same, also if there is no other row at all; or None at the end of the pass.
         """
         if batch is None or 1 in (self.size, rows.count) or count_rows(batch) > 1:
+            return batch
+        if rows.held is not None or not rows.is_even:
             return batch
         self.held = batch
         return None

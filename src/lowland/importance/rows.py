@@ -142,6 +142,15 @@ def shapes_of(batch: Any) -> list[tuple[int, ...]]:
     return [tuple(tensor.shape[1:]) for tensor in tensors_in(batch)]
 
 
+def can_join(one: Any, other: Any) -> bool:
+    """Whether two batches go into one, for rows that another pass has left."""
+    try:
+        join([one, other])
+    except ValueError:
+        return False
+    return True
+
+
 def is_container(value: Any) -> bool:
     """Whether there are parts of a batch inside."""
     return isinstance(value, Mapping | tuple | list)
@@ -212,6 +221,7 @@ class Rows:
     Attributes:
         count: Rows read from the stream so far.
         is_rest: Whether what is held is a part of a batch, and not a whole one.
+        is_even: Whether all examples of the stream had the same shapes so far.
     """
 
     def __init__(self, stream: Iterator[Any], place: Callable[[Any], Any], held: Any | None = None):
@@ -220,6 +230,8 @@ class Rows:
         self.held = held
         self.count = 0
         self.is_rest = held is not None
+        self.is_even = True
+        self.shapes: list[tuple[int, ...]] | None = None  # of the last batch
 
     def take(self, count: int | None = None) -> Any | None:
         """Read some rows.
@@ -228,20 +240,24 @@ class Rows:
             count: How many; None for the next batch as it comes.
 
         Returns:
-            So many rows, fewer at the end of the stream or of a batch whose rows have another
-            shape than those of the next one; None behind the stream.
+            So many rows, fewer at the end of the stream, or of a batch whose rows have another
+            shape than those of the next one, or where an earlier reader's do not fit; None
+            behind the stream.
         """
         if count is None:
             self.is_rest = False
             return self.next_part()
+        is_earlier = self.count == 0
         parts, found = [], 0
         while found < count:
             part = self.next_part()
             if part is None:
                 break
-            if self.is_rest and len(parts) == 1 and shapes_of(part) != shapes_of(parts[0]):
-                self.held = part  # padded to another length: the rest of a batch is for itself
-                break
+            if self.is_rest and len(parts) == 1:
+                fits = shapes_of(part) == shapes_of(parts[0])  # else padded to another length
+                if not fits or (is_earlier and not can_join(parts[0], part)):
+                    self.held = part  # the rest of a batch is for itself
+                    break
             parts.append(part)
             found += count_rows(part)
         self.is_rest = False
@@ -261,5 +277,8 @@ class Rows:
             return part
         for batch in self.stream:
             self.count += count_rows(batch)
+            shapes = shapes_of(batch)
+            self.is_even = self.is_even and self.shapes in (None, shapes)
+            self.shapes = shapes
             return self.place(batch)
         return None
