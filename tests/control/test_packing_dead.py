@@ -1,5 +1,7 @@
 """Dead weights: those whose every product of costate and input is zero, and no others."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import nn
@@ -208,3 +210,73 @@ def test_a_model_without_float_outputs():
     model = discretize(Labels(nn.Linear(4, 3)), (-1, 0, 1))
     with pytest.raises(UnsupportedModelError, match="must return a tensor of floats"):
         sweep_dead_weights(model, [(torch.ones(2, 4), torch.zeros(2))])
+
+
+class Buffered(nn.Module):
+    """Writes all outputs into one tensor, and counts its calls; its unit is held down at zero."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = discretize(nn.Linear(2, 1), (-1, 0, 1))
+        with torch.no_grad():
+            self.layer.weight.fill_(-1)
+            self.layer.bias.fill_(0.05)
+        self.register_buffer("out", torch.zeros(6, 1))
+        self.register_buffer("calls", torch.tensor(0))
+
+    def forward(self, x):
+        self.calls += 1
+        return self.out.copy_(torch.relu(self.layer(x)))
+
+
+def test_a_model_that_writes_over_its_own_output(rng):
+    """By hand: relu(0.05 - x) = 0 where a weight is left and x > 0.1; relu(0.05) > 0 without."""
+    model, data = Buffered(), batches(6, 2, rng=rng)
+    assert sweep_dead_weights(model, data).nonzero == {"layer": 1}  # one of both is enough
+    assert not any(model(x).any() for x, _ in data)
+
+
+def test_buffers_stay_as_they_were(rng):
+    """A counter of calls and a place for outputs hold what they held."""
+    model = Buffered()
+    sweep_dead_weights(model, batches(6, 2, rng=rng))
+    deepcopy(model)  # which torch refuses where a tensor hangs on a graph
+    assert int(model.calls) == 0
+    assert not model.out.any()
+
+
+def test_a_weight_that_is_a_buffer_is_swept(rng):
+    """What is put back is what the sweep did not set to zero."""
+    model = nn.Sequential(nn.Linear(4, 3))
+    del model[0].weight
+    model[0].register_buffer("weight", torch.tensor([[1.0, 1, 0, -1]] * 3))
+    swept = sweep_dead_weights(model, batches(6, 4, rng=rng, black=(1,)))
+    assert swept.dead == {"0": 3}
+    assert model[0].weight.tolist() == [[1, 0, 0, -1]] * 3
+
+
+def test_under_inference_mode(rng):
+    """The same as outside, also with batches made there; a model made there cannot change."""
+    model = discretize(nn.Sequential(nn.Linear(4, 3)), (-1, 0, 1))
+    with torch.no_grad():
+        model[0].weight.fill_(1)
+    with torch.inference_mode():
+        swept = sweep_dead_weights(model, batches(6, 4, rng=rng, black=(1,)))
+        made = discretize(nn.Sequential(nn.Linear(4, 3)), (-1, 0, 1))
+        with pytest.raises(UnsupportedModelError, match="made outside torch.inference_mode.* 0.w"):
+            sweep_dead_weights(made, batches(6, 4, rng=rng))
+    assert swept.dead == {"0": 3}
+    assert model[0].weight.tolist() == [[1, 0, 1, 1]] * 3
+
+
+def test_outputs_that_are_not_finite(rng):
+    """NaN equals nothing; infinity equals itself."""
+    model = discretize(nn.Sequential(nn.Linear(4, 3)), (-1, 0, 1))
+    data = batches(6, 4, rng=rng)
+    data[1][0][2] = float("nan")
+    with pytest.raises(ValueError, match="outputs must be finite.* batch 1 hold NaN"):
+        sweep_dead_weights(model, data)
+    data[1][0][2] = 0
+    with torch.no_grad():
+        model[0].bias[0] = -float("inf")
+    assert sweep_dead_weights(model, data).examples == 12

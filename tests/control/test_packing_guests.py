@@ -3,15 +3,19 @@
 import re
 import zipfile
 from copy import deepcopy
+from functools import partial, wraps
 from io import BytesIO
+from types import MethodType
+from warnings import catch_warnings, simplefilter
 
 import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
 
-from lowland.control import discretize, load_packed, pack, summary
+from lowland.control import discretize, load_packed, pack, summary, sweep_dead_weights
 from lowland.control.packing.layers import PackedLinear
+from lowland.control.packing.onnx_export import export_onnx
 from lowland.errors import CheckpointError, FallbackWarning, UnsupportedModelError
 
 pytestmark = pytest.mark.filterwarnings("ignore:no normalization follows")
@@ -107,6 +111,110 @@ def test_a_wrapper_with_hooks_stays():
     packed = pack(wrapper)
     assert isinstance(packed.network, nn.DataParallel)
     assert_close(packed(torch.ones(2, 64)), wrapper(torch.ones(2, 64)).detach())
+
+
+class Scaled(nn.DataParallel):
+    """A wrapper that does something."""
+
+    def forward(self, *args):
+        return 2 * super().forward(*args)
+
+
+class Own(nn.Module):
+    """A child with the name that torch.compile gives."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self._orig_mod = inner
+
+    def forward(self, x):
+        return 3 * self._orig_mod(x)
+
+
+def fives(module, *args):
+    """A forward pass that is put on one wrapper."""
+    return 5 * module.module(*args)
+
+
+def with_own_forward(model):
+    """DataParallel with that one."""
+    wrapper = nn.DataParallel(model)
+    wrapper.forward = MethodType(fives, wrapper)
+    return wrapper
+
+
+@pytest.mark.parametrize(
+    ("wrap", "times"),
+    [(Scaled, 2), (Own, 3), (with_own_forward, 5)],
+    ids=["class", "name", "forward"],
+)
+@pytest.mark.parametrize("outer", [nn.Identity, nn.Sequential], ids=["itself", "inside"])
+def test_wrappers_that_compute_something_stay(wrap, times, outer, tmp_path):
+    """Packed, loaded and swept, they give their multiple of what the model inside gives."""
+    inner, x = net(), torch.ones(2, 64)
+    expected = times * inner(x).detach()
+    model = wrap(inner) if outer is nn.Identity else outer(wrap(inner))
+    packed = pack(model)
+    assert_close(packed(x), expected, rtol=1e-5, atol=1e-5)
+    with catch_warnings():
+        simplefilter("ignore", FallbackWarning)  # where the file cannot hold the forward pass
+        file = packed.save(tmp_path / "net.safetensors")
+    assert_close(load_packed(file, deepcopy(model))(x), expected, rtol=1e-5, atol=1e-5)
+    sweep_dead_weights(model, [(x, torch.zeros(2))])
+    assert_close(model(x).detach(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
+@pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile], ids=["parallel", "compiled"])
+def test_wrappers_are_taken_off_before_the_export(wrap, tmp_path):
+    """The file is that of the model inside, to the byte."""
+    pytest.importorskip("onnxscript")
+    x, files = torch.ones(2, 64), []
+    for model in (net(), wrap(net()), wrap(nn.DataParallel(net()))):
+        files.append(export_onnx(nn.Sequential(model), tmp_path / f"{len(files)}.onnx", x))
+        files.append(export_onnx(model, tmp_path / f"{len(files)}.onnx", x))
+    sizes = [len(file.read_bytes()) for file in files]
+    assert sizes[0::2] == sizes[:1] * 3
+    assert sizes[1::2] == sizes[1:2] * 3
+
+
+def compiled_and_hooked(model):
+    """With a hook around what torch.compile made."""
+    compiled = torch.compile(model)
+    compiled.register_forward_hook(lambda module, args, out: 2 * out)
+    return compiled
+
+
+def compiled_and_changed(model):
+    """With a forward pass around it that looks like torch's."""
+    compiled = torch.compile(model)
+    before = compiled.forward
+    compiled.forward = wraps(before)(lambda x: 5 * before(x))
+    return compiled
+
+
+def compiled_and_exchanged(model):
+    """With another function that torch compiled."""
+    compiled = torch.compile(model)
+    compiled.forward = torch.compile(lambda x: 5 * x)
+    return compiled
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
+@pytest.mark.parametrize(
+    "wrap",
+    [compiled_and_hooked, compiled_and_changed, compiled_and_exchanged],
+    ids=["hooked", "changed", "exchanged"],
+)
+def test_what_a_copy_of_a_compiled_model_loses_is_refused(wrap, tmp_path):
+    """Torch copies the module inside only, so the copy would be another function."""
+    file = pack(net()).save(tmp_path / "net.safetensors")
+    export = partial(export_onnx, file=tmp_path / "n.onnx", example_inputs=torch.ones(2, 64))
+    for refused in (pack, lambda model: load_packed(file, model), export):
+        with pytest.raises(UnsupportedModelError, match="must have no hooks and no forward .* mod"):
+            refused(wrap(net()))
+        with pytest.raises(UnsupportedModelError, match="does not copy; 0 has"):
+            refused(nn.Sequential(wrap(net())))
 
 
 def scripted():

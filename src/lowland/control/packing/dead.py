@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
+from torch.utils._pytree import tree_map
 
 from lowland.control.marks import values_of
 from lowland.control.packing.codes import find_codes
@@ -18,7 +19,7 @@ from lowland.control.packing.network import without_wrappers
 from lowland.control.packing.replace import is_packable, rows_of
 from lowland.errors import UnsupportedModelError
 from lowland.params import call
-from lowland.training import generator, kept_mode
+from lowland.training import generator, kept_buffers, kept_mode
 
 __all__ = ["Swept", "sweep_dead_weights"]
 
@@ -46,6 +47,7 @@ class Swept:
     examples: int
 
 
+@torch.inference_mode(False)
 def sweep_dead_weights(model: nn.Module, batches: Iterable[Any], *, seed: int = 0) -> Swept:
     r"""Set ternary weights to zero that change no output, in place.
 
@@ -55,7 +57,7 @@ def sweep_dead_weights(model: nn.Module, batches: Iterable[Any], *, seed: int = 
     zero, and kept there only if all outputs stay the same to the bit.
 
     Args:
-        model: A model with ternary layers, trained; its weights change, nothing else.
+        model: A model with ternary layers, trained; their weights change, no other tensor of it.
         batches: Re-iterable, of ``(inputs, target)``: those whose outputs must not change. What
             the model will meet should be among them; the proof holds for these examples.
         seed: Of the random costates at the outputs.
@@ -64,8 +66,9 @@ def sweep_dead_weights(model: nn.Module, batches: Iterable[Any], *, seed: int = 
         How many weights were dead.
 
     Raises:
-        UnsupportedModelError: If no layer is ternary.
-        ValueError: If there is no batch.
+        UnsupportedModelError: If no layer is ternary, or a tensor of the model was made under
+            ``torch.inference_mode``.
+        ValueError: If there is no batch, an output is NaN, or two passes differ.
 
     Source:
         Specification section 8 (weights with M = 0); the two-step proof is ours.
@@ -82,11 +85,13 @@ def sweep_dead_weights(model: nn.Module, batches: Iterable[Any], *, seed: int = 
             f"the model must have a layer with weights -1, 0 and 1 that no parametrization "
             f"computes; {type(model).__name__} has none. Train it with train_msa first."
         )
-    with kept_mode(model):
+    check_tensors(model)
+    swept = {id(layer) for layer in layers.values()}
+    others = [module for module in model.modules() if id(module) not in swept]
+    with kept_mode(model), kept_buffers(others):
         model.eval()
         before = list(outputs(model, batches))
-        if not before:
-            raise ValueError("batches must hold at least one batch; got none.")
+        check_outputs(before)
 
         def is_same(few: int | None) -> bool:  # up to the first batch that is not
             now = islice(outputs(model, batches), few)
@@ -105,6 +110,28 @@ def sweep_dead_weights(model: nn.Module, batches: Iterable[Any], *, seed: int = 
     left = {path: int(weight.count_nonzero()) for path, weight in weights.items()}
     dead = {path: had[path] - left[path] for path in left}
     return Swept(dead, left, sum(len(found[0]) for found in before))
+
+
+def check_tensors(model: nn.Module) -> None:
+    """Refuse a model whose weights torch lets nobody change."""
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if tensor.is_inference():
+            raise UnsupportedModelError(
+                "all tensors of the model must be made outside torch.inference_mode, so that they "
+                f"can be changed; {name} was not. Build or load the model before it."
+            )
+
+
+def check_outputs(before: list[list[Tensor]]) -> None:
+    """Refuse outputs that prove nothing."""
+    if not before:
+        raise ValueError("batches must hold at least one batch; got none.")
+    for i, found in enumerate(before):
+        if any(bool(out.isnan().any()) for out in found):
+            raise ValueError(
+                "the model's outputs must be finite, for NaN does not equal itself; those of batch "
+                f"{i} hold NaN. Look for what is not finite in that batch or in the weights."
+            )
 
 
 def is_ternary(module: Any, values: tuple[float, ...] | None) -> bool:
@@ -129,12 +156,15 @@ def unused(
             break
         seen: list[tuple[str, Tensor, Tensor]] = []
         with watched(watched_layers, seen), torch.enable_grad():
-            found = tensors_of(call(model, batch[0]))
+            found = tensors_of(call(model, usable(batch[0])))
             costates = [torch.randn(out.shape, generator=draws).to(out) for out in found]
             # only what depends on a layer has a costate
             gradients = torch.autograd.grad(
                 found, [out for _, _, out in seen], costates, allow_unused=True
             )
+        for buffer in model.buffers():
+            if buffer.grad_fn is not None:  # an output was written into it
+                buffer.detach_()
         for (path, x, out), gradient in zip(seen, gradients, strict=True):
             p = torch.zeros_like(out, dtype=torch.bool) if gradient is None else gradient != 0
             strike_felt(layers[path], unfelt[path], x, p)
@@ -189,20 +219,27 @@ def tensors_of(output: Any) -> list[Tensor]:
 
 
 def outputs(model: nn.Module, batches: Iterable[Any]) -> Iterator[list[Tensor]]:
-    """Run the model over all batches."""
+    """Run the model over all batches; copies, for a model may write over what it returned."""
     for batch in batches:
         if not isinstance(batch, tuple | list) or not batch:
             raise ValueError(
                 f"batches must hold pairs (inputs, target); got a {type(batch).__name__}."
             )
         with torch.no_grad():
-            found = tensors_of(call(model, batch[0]))
+            found = [out.clone() for out in tensors_of(call(model, usable(batch[0])))]
         if not found:
             raise UnsupportedModelError(
                 "the model must return a tensor of floats, or some in a tuple, list or dict; "
                 f"{type(model).__name__} returns none. Sweep the part that does."
             )
         yield found
+
+
+def usable(inputs: Any) -> Any:
+    """Copy tensors made under torch.inference_mode, which gradients cannot use."""
+    return tree_map(
+        lambda x: x.clone() if isinstance(x, Tensor) and x.is_inference() else x, inputs
+    )
 
 
 def are_equal(old: list[Tensor], new: list[Tensor]) -> bool:

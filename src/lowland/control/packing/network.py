@@ -1,5 +1,6 @@
 """The network inside what a user passes: without wrappers, and every layer with a parent."""
 
+import sys
 from copy import deepcopy
 from typing import Any
 
@@ -8,11 +9,19 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.parameter import is_lazy
 
-from lowland.control.packing.norms import replace
+from lowland.control.packing.norms import is_plain, replace
 from lowland.control.packing.replace import is_packable
 from lowland.errors import UnsupportedModelError
 
-__all__ = ["as_network", "check_model", "without_wrappers"]
+__all__ = [
+    "as_network",
+    "check_model",
+    "check_wrappers",
+    "without_wrappers",
+    "without_wrappers_inside",
+]
+
+DYNAMO = "torch._dynamo.eval_frame"
 
 
 def check_model(model: Any) -> None:
@@ -53,14 +62,34 @@ def as_network(model: nn.Module) -> nn.Module:
 
     Returns:
         A network in which every layer has a parent: a model that is itself one layer gets one.
+
+    Raises:
+        UnsupportedModelError: If a copy would lose a part of the forward pass.
     """
-    network = deepcopy(without_wrappers(model))
-    for part in list(network.modules()):
-        if (inner := wrapped(part)) is not None:
-            replace(network, part, without_wrappers(inner))
+    check_wrappers(model)
+    network = without_wrappers_inside(deepcopy(without_wrappers(model)))
     if isinstance(network, nn.MultiheadAttention | nn.Bilinear):
         return Alone(network)  # a sequence takes one input
     return nn.Sequential(network) if is_packable(network) else network
+
+
+def check_wrappers(model: Any) -> None:
+    """Refuse compiled modules whose copies would not compute the same.
+
+    Args:
+        model: What the user passed, before it is copied.
+
+    Raises:
+        UnsupportedModelError: If what ``torch.compile`` returned has hooks, or another forward
+            pass: torch copies neither.
+    """
+    for name, part in model.named_modules() if isinstance(model, nn.Module) else ():
+        if type(part) is compiled_type() and wrapped(part) is None:
+            raise UnsupportedModelError(
+                "what torch.compile returned must have no hooks and no forward pass of its own, "
+                f"which torch does not copy; {name or 'the model'} has. Put them on the module "
+                "that was compiled, or on one around it."
+            )
 
 
 def without_wrappers(model: nn.Module) -> nn.Module:
@@ -71,20 +100,51 @@ def without_wrappers(model: nn.Module) -> nn.Module:
 
     Returns:
         The first module that is no ``DataParallel``, ``DistributedDataParallel`` or result of
-        ``torch.compile``: these compute what the module inside does. One with hooks stays.
+        ``torch.compile``: these compute what the module inside does. One with hooks or a forward
+        pass of its own stays, and so does one of a class made of these.
     """
     while (inner := wrapped(model)) is not None:
         model = inner
     return model
 
 
-def wrapped(module: nn.Module) -> nn.Module | None:
+def without_wrappers_inside(network: nn.Module) -> nn.Module:
+    """Take the same wrappers off all parts of a network, in place.
+
+    Args:
+        network: A copy of the user's model; changed.
+
+    Returns:
+        The same network.
+    """
+    for part in list(network.modules()):
+        if (inner := wrapped(part)) is not None:
+            replace(network, part, without_wrappers(inner))
+    return network
+
+
+def wrapped(module: Any) -> nn.Module | None:
     """Give the module inside a wrapper of torch that computes the same."""
-    if module._forward_hooks or module._forward_pre_hooks:
-        return None
-    if isinstance(module, nn.DataParallel | DistributedDataParallel):
-        return module.module
-    return dict(module.named_children()).get("_orig_mod")  # torch.compile's
+    if type(module) is compiled_type():
+        hooked = module._forward_hooks or module._forward_pre_hooks
+        inner = module._modules["_orig_mod"]
+        return None if hooked or not calls(module.forward, module, inner) else inner
+    is_wrapper = type(module) in (nn.DataParallel, DistributedDataParallel)
+    return module.module if is_wrapper and is_plain(module) else None
+
+
+def compiled_type() -> type[nn.Module] | None:
+    """Give the class of what torch.compile returns; None while nobody has called it."""
+    return getattr(sys.modules.get(DYNAMO), "OptimizedModule", None)  # an import takes seconds
+
+
+def calls(forward: Any, compiled: nn.Module, inner: nn.Module) -> bool:
+    """Whether a forward pass is the one that torch.compile made, and of this module."""
+    if getattr(forward, "__globals__", {}).get("__name__") != DYNAMO:
+        return False
+    called = getattr(forward, "_torchdynamo_orig_callable", forward)
+    owner = getattr(called, "__self__", None) or getattr(called, "__wrapped__", None)
+    return owner is inner or owner is compiled  # the latter while its shapes were not known
 
 
 class Alone(nn.Module):

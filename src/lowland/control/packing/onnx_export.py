@@ -7,6 +7,11 @@ from warnings import warn
 import numpy as np
 from torch import nn
 
+from lowland.control.packing.network import (
+    check_wrappers,
+    without_wrappers,
+    without_wrappers_inside,
+)
 from lowland.control.packing.onnx_find import (
     Found,
     attribute,
@@ -43,6 +48,8 @@ def export_onnx(
     Args:
         model: A float32 module whose discrete weights are dense, or anything whose ``unpack()``
             gives one; it is not changed. Its forward hooks run while torch traces a copy.
+            ``DataParallel``, ``DistributedDataParallel`` and what ``torch.compile`` returns are
+            taken off, as in :func:`pack`.
         file: Where to; written whole or not at all.
         example_inputs: A tensor, a tuple (``model(*inputs)``) or a mapping (``model(**inputs)``).
         mode: ``"int2"``: every discrete weight of a linear, convolutional, transposed
@@ -63,7 +70,8 @@ def export_onnx(
     Raises:
         ValueError: If the mode is unknown, or rounds activations though it is another.
         TypeError: If the model is no module.
-        UnsupportedModelError: If torch cannot export the model, or no weight is discrete.
+        UnsupportedModelError: If torch cannot export the model, no weight is discrete, or what
+            ``torch.compile`` returned has hooks or a forward pass of its own.
         MissingExtraError: If onnx or onnxscript is not installed.
 
     Warns:
@@ -79,8 +87,9 @@ def export_onnx(
         raise ValueError(
             f'int8_activations must come with mode="matmulnbits"; got mode={mode!r}. Leave it out.'
         )
+    check_wrappers(model)
     onnx_module()
-    network = dense_copy(model)
+    network = without_wrappers_inside(dense_copy(without_wrappers(model)))
     proto = trace(network, example_inputs, opset=OPSET, dynamic_batch=dynamic_batch)
     found = [] if mode == "float" else discrete_weights(proto, network)
     made = discrete_onnx(proto, found, mode, int8_activations=int8_activations)
