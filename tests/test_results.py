@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -232,23 +231,81 @@ def test_a_folder_without_results_takes_other_settings(tmp_path):
     assert read_json(tmp_path / "lowland.json") == other
 
 
-def test_restart_forgets(tmp_path):
+def test_restart_begins_anew_and_deletes_nothing(tmp_path, caplog):
+    """The old folder lies beside the new one, under the next free name, and that is said."""
     out = open_folder(tmp_path / "run", SETTINGS)
-    (out / "pairs").mkdir()
     write_json(out / "pairs" / "cycle-01.json", 1)
     other = SETTINGS | {"seed": 1}
-    open_folder(out, other, restart=True)
+    assert open_folder(out, other, restart=True) == out
     assert [file.name for file in out.iterdir()] == ["lowland.json"]
     assert read_json(out / "lowland.json") == other
+    assert read_json(tmp_path / "run.old-1" / "lowland.json") == plain(SETTINGS)
+    assert read_json(tmp_path / "run.old-1" / "pairs" / "cycle-01.json") == 1
+    assert f"now lies in {tmp_path / 'run.old-1'}" in caplog.text
+    write_json(out / "result.json", 2)
+    open_folder(out, SETTINGS, restart=True)
+    assert read_json(tmp_path / "run.old-2" / "result.json") == 2
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["run", "run.old-1", "run.old-2"]
+
+
+def test_restart_of_an_empty_run_leaves_nothing_behind(tmp_path):
+    out = open_folder(tmp_path / "run", SETTINGS)
+    open_folder(out, SETTINGS | {"seed": 1}, restart=True)
+    assert read_json(out / "lowland.json")["seed"] == 1
     assert list(tmp_path.iterdir()) == [out]
+
+
+def test_restart_loses_nothing_that_looks_like_ours(tmp_path):
+    """Another run inside, a copied model, and neighbors that bear the name of an old folder."""
+    out = open_folder(tmp_path / "run", SETTINGS)
+    open_folder(out / "b", SETTINGS | {"seed": 7})
+    files = {"backup/model.safetensors": "precious", "b/result.json": "1\n"}
+    for name, text in files.items():
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_text(text)
+    for name in (".run.old", "run.old-1"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "thesis.txt").write_text("mine")
+    open_folder(out, SETTINGS | {"seed": 1}, restart=True)
+    assert {name: (tmp_path / "run.old-2" / name).read_text() for name in files} == files
+    assert read_json(tmp_path / "run.old-2" / "b" / "lowland.json")["seed"] == 7
+    for name in (".run.old", "run.old-1"):
+        assert (tmp_path / name / "thesis.txt").read_text() == "mine"
+
+
+def test_restart_keeps_a_link_to_another_disk(tmp_path):
+    """The folder that it leads to is moved, beside itself; the link leads to the new one."""
+    disk = tmp_path / "scratch" / "disk"
+    disk.mkdir(parents=True)
+    out = tmp_path / "run"
+    out.symlink_to(disk)
+    open_folder(out, SETTINGS)
+    for seed in (1, 2):
+        write_json(out / "result.json", seed)
+        open_folder(out, SETTINGS | {"seed": seed}, restart=True)
+        assert out.is_symlink()
+        assert out.resolve() == disk
+        assert [file.name for file in disk.iterdir()] == ["lowland.json"]
+        assert read_json(tmp_path / "scratch" / f"disk.old-{seed}" / "result.json") == seed
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["run", "scratch"]
+
+
+@pytest.mark.parametrize("here", [".", "pairs"])
+def test_restart_does_not_move_the_working_directory(tmp_path, monkeypatch, here):
+    out = open_folder(tmp_path / "run", SETTINGS)
+    write_json(out / "pairs" / "cycle-01.json", 1)
+    monkeypatch.chdir(out / here)
+    with pytest.raises(ValueError, match="must not be the working directory.*Go to another"):
+        open_folder("." if here == "." else "..", SETTINGS, restart=True)
+    assert (out / "pairs" / "cycle-01.json").exists()
 
 
 USERS = ["notes.txt", "pairs/best.pt", "mine.safetensors", "figure.png", "settings.json"]
 
 
 @pytest.mark.parametrize("name", USERS)
-def test_restart_deletes_only_what_is_ours(tmp_path, name):
-    """Whatever else lies there is named, and nothing at all is deleted."""
+def test_restart_refuses_what_is_not_ours(tmp_path, name):
+    """Whatever else lies there is named, and nothing at all is moved."""
     out = open_folder(tmp_path / "run", SETTINGS)
     ours = [write_json(out / "pairs" / "cycle-01.json", {"steps": [1, 0.5], "loss": nan})]
     ours += [write_tensors(out / "cycle-01.safetensors", {"a": torch.ones(2)})]
@@ -274,17 +331,23 @@ def test_restart_follows_no_link(tmp_path):
 
 
 def test_half_written_files_of_the_dead_go(tmp_path, monkeypatch):
-    """Of dead processes of this machine at once, of others after a day; nothing else goes."""
+    """Of dead processes of this machine at once, of others after a day; nothing else goes.
+
+    Only names that we write; in folders below, their own runs look after them.
+    """
     with subprocess.Popen([sys.executable, "-c", ""]) as child:
         child.wait()
     monkeypatch.setattr(leftovers, "node", lambda: "here.example.org")
     out = open_folder(tmp_path / "run", SETTINGS)
-    (out / "pairs").mkdir()
-    gone = [f".a.json.{child.pid}.tmp", f"pairs/.a.b.pt.here-{child.pid}.tmp", ".a.there-1.tmp"]
+    dead = f"here-{child.pid}.tmp"
+    gone = [f".a.json.{dead}", f".state.pt.{dead}", ".path.safetensors.there-1.tmp"]
     kept = [f".a.json.here-{os.getpid()}.tmp", f".a.json.there-{child.pid}.tmp", ".a.tmp", "a.tmp"]
+    kept += [f".data.{child.pid}.tmp", f".data.{dead}", f".a.json.{child.pid}.tmp"]
+    kept += [f"pairs/.a.json.{dead}", f".b.json.{dead}/mine", f".thesis.txt.{dead}"]
     for name in (*gone, *kept):
+        (out / name).parent.mkdir(exist_ok=True)
         (out / name).write_text("half")
-    os.utime(out / ".a.there-1.tmp", (0, 0))
+    os.utime(out / gone[-1], (0, 0))
     open_folder(out, SETTINGS)
     assert [name for name in (*gone, *kept) if (out / name).exists()] == kept
 
@@ -310,19 +373,16 @@ def test_death_while_restarting(tmp_path, monkeypatch):
     out = open_folder(tmp_path / "run", SETTINGS)
     write_json(out / "cycle-01.json", 1)
 
-    def die_half_way(folder, **_):
-        if Path(folder).exists():
-            (Path(folder) / "lowland.json").unlink()
-            raise KeyboardInterrupt
+    def die(*_):
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(shutil, "rmtree", die_half_way)
+    monkeypatch.setattr(os, "fsync", die)  # the old one is moved, the new one not yet written
     with pytest.raises(KeyboardInterrupt):
         open_folder(out, SETTINGS | {"seed": 1}, restart=True)
     monkeypatch.undo()
-    out = open_folder(out, SETTINGS | {"seed": 1})
+    out = open_folder(out, SETTINGS | {"seed": 1}, restart=True)
     assert [file.name for file in out.iterdir()] == ["lowland.json"]
-    open_folder(out, SETTINGS, restart=True)  # what the dead one left is no obstacle
-    assert list(tmp_path.iterdir()) == [out]
+    assert read_json(tmp_path / "run.old-1" / "cycle-01.json") == 1
 
 
 def test_environment_is_plain():

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lowland.errors import CheckpointError
-from lowland.leftovers import refuse_foreign, remove_temporaries, temporary_for
+from lowland.leftovers import move_aside, remove_temporaries, temporary_for
 
 __all__ = [
     "Claim",
@@ -352,13 +352,14 @@ def open_folder(out: str | Path, settings: Mapping[str, Any], restart: bool = Fa
     Args:
         out: The folder.
         settings: What decides the numbers of the run.
-        restart: Delete the folder first, if it is one of ours: one with a ``lowland.json``.
+        restart: Begin anew: a folder of ours, one with a ``lowland.json``, becomes
+            ``<name>.old-1``, or the next free number; nothing is deleted.
 
     Returns:
         The folder, with the settings written to ``lowland.json``.
 
     Raises:
-        ValueError: If it is a file or another run's, or a restart would delete what is yours.
+        ValueError: If it is a file or another run's, or a restart would move what is yours.
     """
     out = Path(out)
     if out.is_file():
@@ -366,13 +367,7 @@ def open_folder(out: str | Path, settings: Mapping[str, Any], restart: bool = Fa
     file = out / "lowland.json"
     wanted = json.loads(json.dumps(plain(settings)))
     if restart and file.exists():
-        import shutil
-
-        refuse_foreign(out)
-        old = out.resolve().with_name(f".{out.resolve().name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        os.replace(out, old)  # at once: a kill leaves the whole old folder, or none of it
-        shutil.rmtree(old)
+        move_aside(out)
     found = read_json(file) if file.exists() else None
     if found not in (None, wanted) and any(other != file for other in out.iterdir()):
         name, old, new = first_difference(found, wanted)

@@ -93,3 +93,18 @@ def test_train_msa_takes_a_schedule():
     )
     assert before
     assert all(torch.equal(model.get_parameter(name), value) for name, value in before.items())
+
+
+@pytest.mark.parametrize("factor", [None, lambda step: 1.0], ids=["no factor", "factor"])
+def test_a_group_that_nobody_would_step_is_refused(factor):
+    model, optimizer = made(factor)
+    new = nn.Parameter(torch.zeros(1))
+    for group in ({"params": [new]}, {"params": [new], "lr": 0.5}):
+        with pytest.raises(ValueError, match=r"groups of Together must be those.*Add it to floats"):
+            optimizer.add_param_group(group)
+    assert len(optimizer.param_groups) == 2
+    optimizer.floats.add_param_group({"params": [new]})
+    again = Together(optimizer.discrete, optimizer.floats, factor)
+    new.grad = torch.ones(1)
+    assert moves(model, again, steps=1) == pytest.approx([0.5])
+    assert new.item() == pytest.approx(-0.5)

@@ -10,6 +10,7 @@ from test_report_page import Tags, text_of
 
 from conftest import example_record
 from lowland.report import write_report
+from lowland.report.records import find_records
 from lowland.report.story import PREAMBLE, link_claims
 
 STORY = {
@@ -180,3 +181,11 @@ def test_a_picture_that_cannot_be_drawn(tmp_path):
     text = text_of(write(tmp_path, {".": record}))
     assert STORY["claimed"] in text
     assert text.count("This figure cannot be drawn") == 1
+
+
+def test_what_a_restart_moved_aside_is_left_out(tmp_path):
+    for name in ("run", "run.old-1"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "record.json").write_text("{}")
+    assert find_records(tmp_path) == [tmp_path / "run" / "record.json"]
+    assert find_records(tmp_path / "run.old-1") == [tmp_path / "run.old-1" / "record.json"]

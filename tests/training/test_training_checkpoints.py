@@ -83,7 +83,8 @@ def test_every_kind_of_source_gives_the_same_bits(tmp_path):
     state = model.state_dict()
     for kind, source in sources(tmp_path, state):
         found = read_state(source)
-        assert set(found) == set(state), kind
+        counter = {"n_averaged"} if kind == "averaged" else set()
+        assert set(found) == set(state) | counter, kind
         assert_equal(match_state(network(width=4), found), state)
     assert read_tensors(tmp_path / "model.safetensors")[1]["note"] == "mine"
 
@@ -207,6 +208,91 @@ def test_integers_do_not_pass_for_weights():
     state = network().state_dict() | {"0.bias": torch.ones(4, dtype=torch.int64)}
     with pytest.raises(CheckpointError, match=r"0\.bias: \(4,\) of integers for \(4,\)"):
         match_state(network(), state)
+
+
+class Counted(nn.Module):
+    """A user's own model with a buffer of the name that ``AveragedModel`` counts under."""
+
+    def __init__(self, count=(0.0, 0.0)):
+        super().__init__()
+        self.module = nn.Linear(3, 2)
+        self.register_buffer("n_averaged", torch.tensor(count))
+
+
+def test_a_buffer_of_ones_own_is_no_counter():
+    for count in ((3.0, 4.0), 5):
+        state = Counted(count).state_dict()
+        blank = Counted((0.0, 0.0) if count != 5 else 0)
+        for given_state in (state, read_state(state), {**read_state(state)}):
+            assert_equal(match_state(blank, given_state), state)
+    with pytest.raises(CheckpointError, match="missing: n_averaged"):
+        match_state(Counted(), Counted().module.state_dict())
+    with pytest.raises(CheckpointError, match="unexpected: n_averaged"):
+        match_state(nn.Linear(3, 2), Counted((3.0, 4.0)).state_dict())
+
+
+@pytest.mark.parametrize("inner", [network, Counted, lambda: Lightning(network())])
+def test_an_average_goes_on_from_its_count(inner):
+    """And takes weights without a count; the count is no weight of the bare model's."""
+    average = AveragedModel(inner())
+    for _ in range(2):
+        average.update_parameters(inner())
+    state = average.state_dict()
+    assert state["n_averaged"] == 2
+    for given_state in (state, read_state(state)):
+        assert_equal(match_state(AveragedModel(inner()), given_state), state)
+    if inner is not Counted:
+        bare = average.module.state_dict()
+        assert_equal(match_state(inner(), read_state(state)), bare)
+        taken = match_state(AveragedModel(inner()), bare)
+        assert_equal(
+            {n: v for n, v in taken.items() if n != "n_averaged"}, prefixed(bare, "module.")
+        )
+        assert taken["n_averaged"] == 0
+
+
+class Holding(nn.Module):
+    def __init__(self, value, dtype):
+        super().__init__()
+        self.register_buffer("value", torch.zeros(len(value), dtype=dtype))
+
+
+@pytest.mark.parametrize(
+    ("value", "kept", "dtype", "words"),
+    [
+        ([1 + 2j], torch.complex64, torch.float32, r"\(1,\) of complex numbers for \(1,\)"),
+        ([1.0], torch.float32, torch.complex64, r"\(1,\) for \(1,\) of complex numbers"),
+        ([2], torch.int64, torch.bool, "of integers for .* of booleans"),
+        ([True], torch.bool, torch.int64, "of booleans for .* of integers"),
+        ([True], torch.bool, torch.float32, "of booleans for"),
+        ([0, 300], torch.int64, torch.uint8, "value: 0 to 300 for torch.uint8"),
+        ([-1, 3], torch.int8, torch.uint8, "value: -1 to 3 for torch.uint8"),
+        ([200], torch.uint8, torch.int8, "value: 200 to 200 for torch.int8"),
+    ],
+)
+def test_no_value_is_lost_in_a_cast(value, kept, dtype, words):
+    state = {"value": torch.tensor(value, dtype=kept)}
+    with pytest.raises(CheckpointError, match=f"must fit the model; .*{words}"):
+        match_state(Holding(value, dtype), state)
+
+
+def test_integers_that_fit_are_cast():
+    for value, kept, dtype in (
+        ([0, 255], torch.int64, torch.uint8),
+        ([7], torch.uint8, torch.int32),
+    ):
+        found = match_state(Holding(value, dtype), {"value": torch.tensor(value, dtype=kept)})
+        assert found["value"].tolist() == value
+        assert found["value"].dtype == dtype
+    empty = match_state(Holding([], torch.uint8), {"value": torch.zeros(0, dtype=torch.int64)})
+    assert empty["value"].dtype == torch.uint8
+
+
+@pytest.mark.parametrize("kept", ["embed.weight", "head.weight"])
+def test_a_fully_tied_network_under_a_prefix_may_come_under_one_name(kept):
+    weight = torch.rand(5, 3)
+    matched = match_state(Tied(), {f"net.{kept}": weight})
+    assert_equal(matched, {"embed.weight": weight, "head.weight": weight})
 
 
 def broken_files(folder):

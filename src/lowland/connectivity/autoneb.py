@@ -102,7 +102,7 @@ def find_path(
         until_cycle: Stop after that many cycles as if interrupted; with ``out`` the same call
             without it goes on.
         out: Folder for finished cycles and the result.
-        restart: Forget what lies in ``out``.
+        restart: Begin anew; what lies in ``out`` is moved to ``<out>.old-1``, ``-2`` and so on.
         progress: True, False, None (only on a terminal), or a running progress display.
         log: Called as ``log(values, step)`` with the straight line and with each cycle that is not
             on disk yet; steps count on from cycle to cycle.

@@ -89,7 +89,7 @@ def compare_paths(
         backend: ``"vmap"``, ``"loop"`` or ``"auto"``.
         seed: Seed of all of them.
         out: Folder for their folders and the table.
-        restart: Forget what lies in ``out``.
+        restart: Begin anew; what lies in ``out`` is moved to ``<out>.old-1``, ``-2`` and so on.
         progress: True, False, None (only on a terminal), or a running progress display.
 
     Returns:

@@ -113,7 +113,7 @@ def connect_minima(
         backend: Likewise.
         seed: Decides the order of the batches, the same for every pair.
         out: Folder for pairs and the result.
-        restart: Forget what lies in ``out``.
+        restart: Begin anew; what lies in ``out`` is moved to ``<out>.old-1``, ``-2`` and so on.
         progress: True, False, None (only on a terminal), or a running progress display.
         log: Called as ``log(values, step)`` with each pair that this call has searched, here or on
             its executor; the step is the number of pairs finished.

@@ -88,7 +88,7 @@ def fit_curve(
             generators.
         out: Folder for the state and the result, with the control points as a path of their own
             in ``control.safetensors``.
-        restart: Forget what lies in ``out``.
+        restart: Begin anew; what lies in ``out`` is moved to ``<out>.old-1``, ``-2`` and so on.
         progress: True, False, None (only on a terminal), or a running progress display.
         log: Called as ``log(values, step)`` with the straight line at step 0, and with the curve
             at the end.

@@ -59,7 +59,7 @@ def linear_path(
         backend: ``"vmap"``, ``"loop"`` or ``"auto"``.
         seed: Decides which examples are used where the batches draw from torch's generators.
         out: Folder for the result; a finished one is read back.
-        restart: Forget what lies in ``out``.
+        restart: Begin anew; what lies in ``out`` is moved to ``<out>.old-1``, ``-2`` and so on.
         progress: True, False, None (only on a terminal), or a running progress display.
 
     Returns:

@@ -43,8 +43,9 @@ class Together(Optimizer):
         self.discrete, self.floats, self.factor = discrete, floats, factor
         self.rates = [] if floats is None else [group["lr"] for group in floats.param_groups]
         self.last: list[float] | None = list(self.rates)  # None where nobody is to compare
-        self.has_warned = False
+        self.has_warned, self.is_made = False, False
         super().__init__(self.groups(), {})
+        self.is_made = True
 
     def groups(self) -> list[dict[str, Any]]:
         """Give the groups of both, floats first."""
@@ -52,6 +53,22 @@ class Together(Optimizer):
             *([] if self.floats is None else self.floats.param_groups),
             *self.discrete.param_groups,
         ]
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Take the groups of both; later ones are refused, as neither would step them.
+
+        Args:
+            param_group: A group.
+
+        Raises:
+            ValueError: If this optimizer is already made.
+        """
+        if self.is_made:
+            raise ValueError(
+                "the groups of Together must be those of its two optimizers; got another one, that "
+                "neither would step. Add it to floats, or to discrete, and make Together anew."
+            )
+        super().add_param_group(param_group)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Average the gradients over the ranks, then take both steps.

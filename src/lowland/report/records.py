@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lowland.leftovers import is_moved_aside
 from lowland.report.story import check_story
 from lowland.report.words import VERDICTS
 from lowland.results import Status
@@ -37,12 +38,13 @@ def find_records(folder: Path) -> list[Path]:
         file
         for pattern in ("record.json", "*/record.json", "*/*/record.json")
         for file in sorted(folder.glob(pattern))
+        if not any(is_moved_aside(part) for part in file.relative_to(folder).parts)
     ]
     if not files:
         raise FileNotFoundError(
             f"a report needs at least one record.json; found none in {folder} or two levels "
-            "below. Run a recipe into this folder first (a run that was stopped has its record when "
-            "the same command has ended), or name another folder."
+            "below. Run a recipe into this folder first (one that was stopped writes its record "
+            "when the same command has ended), or name another folder."
         )
     return files
 

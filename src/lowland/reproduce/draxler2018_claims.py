@@ -171,7 +171,7 @@ def crossed_late(settings: dict[str, Any], runs: Runs) -> Claim:
         "C5",
         "Training falls below the loss of the saddle only late.",
         "after 76 % of the steps (ResNet-20, CIFAR-10)",
-        f"crossing after the first fall of the learning rate, at {decay:.0%}, at both ends of every path",
+        f"crossing after the first fall of the learning rate, at {decay:.0%}, at all ends of paths",
         tuple(reached),
         "share of the steps",
         judged,

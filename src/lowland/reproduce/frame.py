@@ -79,7 +79,7 @@ class Recipe:
             progress: As for :func:`lowland.training.open_progress`.
             data: Folder to look for data sets in, first.
             download: Whether a data set may be downloaded.
-            restart: Forget what lies in ``out``.
+            restart: Begin anew; what lies in ``out`` is moved to ``<out>.old-1``, ``-2`` and so on.
             command: What to print for whoever wants to repeat the run.
 
         Returns:

@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from lowland.errors import CheckpointError
 from lowland.results import read_tensors, write_tensors
-from lowland.training.prefixes import among, holders, short_names, without_prefix
+from lowland.training.prefixes import COUNTER, among, holders, short_names, without_prefix
 
 __all__ = ["Source", "match_state", "read_state", "save_state"]
 
@@ -40,8 +41,9 @@ def read_state(source: Source) -> dict[str, Tensor]:
 
     Returns:
         Copies of the tensors by name. A prefix ``model.``, ``module.`` or ``_orig_mod.`` that all
-        names share is taken off; :func:`match_state`, which knows the model, finds its own names
-        again, and takes off any other prefix.
+        names share is taken off, of an ``AveragedModel`` too, whose ``n_averaged`` stays beside
+        them; :func:`match_state`, which knows the model, finds its own names again, leaves that
+        counter out where it is none of them, and takes off any other prefix.
 
     Raises:
         CheckpointError: If the source cannot be read, or holds something else than tensors.
@@ -165,7 +167,8 @@ def match_state(
 
     Prefixes of wrappers are ignored on both sides, and so is the name of the attribute that holds
     the network (``net.``), if it is that of all names and what is left are those of the other
-    side. A tied tensor may be there under any of its names.
+    side. A tied tensor may be there under any of its names. The counter of an ``AveragedModel``
+    is taken where the model is one too, and need not be there.
 
     Args:
         model: The model the state is for; not changed.
@@ -176,12 +179,17 @@ def match_state(
         The state in the order of ``model.state_dict()``, under its names.
 
     Raises:
-        CheckpointError: If names or shapes differ; at most five of each kind are listed.
+        CheckpointError: If names, shapes or kinds of numbers differ, or an integer does not fit
+            its type; at most five of each kind are listed.
     """
     own = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     short = short_names(own)
     ties = [(short[a], short[b]) for a, b in tied(own).items() if a in short and b in short]
     given = without_prefix(state)
+    counter = None
+    if is_average(model) or (COUNTER not in short.values() and is_counter(given.get(COUNTER))):
+        short = {name: rest for name, rest in short.items() if rest != COUNTER}
+        counter = given.pop(COUNTER, None)
     held = holders(given, short.values(), {name for pair in ties for name in pair})
     around = holders(short.values(), given)
     if held and all(name.startswith(held[0]) for name in given):
@@ -201,10 +209,21 @@ def match_state(
     ]
     if problems:
         raise CheckpointError(f"{what} must fit the model; {'; '.join(problems)}.{among(held)}")
+    found = {name: given.get(short.get(name, ""), counter) for name in own}
     return {
-        name: given[short[name]].to(value.device, value.dtype) if name in short else value.clone()
-        for name, value in own.items()
+        name: own[name].clone() if value is None else value.to(own[name].device, own[name].dtype)
+        for name, value in found.items()
     }
+
+
+def is_average(model: nn.Module) -> bool:
+    """Whether a model, or what a wrapper holds, counts its updates."""
+    return any(isinstance(module, AveragedModel) for module in model.modules())
+
+
+def is_counter(tensor: Tensor | None) -> bool:
+    """Whether a tensor can be the number of updates of an average."""
+    return tensor is not None and tensor.shape == () and tensor.dtype == torch.int64
 
 
 def tied(tensors: Mapping[str, Tensor]) -> dict[str, str]:
@@ -231,6 +250,12 @@ def differences(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[
         for name, value in own.items()
         if name in given and kind(given[name]) != kind(value)
     ]
+    ranges = [
+        f"{name}: {misfit}"
+        for name, value in own.items()
+        if name in given and kind(given[name]) == kind(value)
+        if (misfit := too_large(given[name], value.dtype))
+    ]
     problems = []
     if missing:
         problems.append(f"missing: {listed(missing, unexpected)}")
@@ -238,13 +263,29 @@ def differences(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[
         problems.append(f"unexpected: {listed(unexpected, missing)}")
     if shapes:
         problems.append(f"of another shape: {listed(shapes)}")
+    if ranges:
+        problems.append(f"of too large a range: {listed(ranges)}")
     return problems
 
 
 def kind(tensor: Tensor) -> str:
-    """Describe what must agree: the shape, and whether it holds numbers or indices."""
-    number = "" if tensor.is_floating_point() or tensor.is_complex() else " of integers"
-    return f"{tuple(tensor.shape)}{number}"
+    """Describe what must agree: the shape, and which kind of numbers it holds."""
+    if tensor.is_floating_point():
+        return f"{tuple(tensor.shape)}"
+    integers = "booleans" if tensor.dtype == torch.bool else "integers"
+    return f"{tuple(tensor.shape)} of {'complex numbers' if tensor.is_complex() else integers}"
+
+
+def too_large(tensor: Tensor, dtype: torch.dtype) -> str:
+    """Say which integers a type cannot hold; nothing if it holds all."""
+    is_whole = not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
+    if tensor.dtype == dtype or not is_whole or tensor.numel() == 0:
+        return ""
+    low, high = (int(value) for value in tensor.to(torch.int64).aminmax())
+    limits, own = torch.iinfo(dtype), torch.iinfo(tensor.dtype)
+    # beyond int64, which only uint64 is, low is below 0
+    is_fine = max(limits.min, own.min) <= low and high <= limits.max
+    return "" if is_fine else f"{low} to {high} for {dtype}"
 
 
 def listed(words: list[str], others: Iterable[str] = ()) -> str:

@@ -4,9 +4,12 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-__all__ = ["among", "holders", "short_names", "without_prefix"]
+__all__ = ["COUNTER", "among", "holders", "short_names", "without_prefix"]
 
 PREFIXES = ("_orig_mod.", "module.", "model.")  # torch.compile, DataParallel, Lightning
+
+# torch.optim.swa_utils.AveragedModel counts its updates beside the weights, without their prefix.
+COUNTER = "n_averaged"
 
 
 def without_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -22,7 +25,7 @@ def without_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def short_names(names: Iterable[str]) -> dict[str, str]:
-    """Find what is left of each name without the prefixes that all names share.
+    """Find what is left of each name without the prefixes that all names but a counter share.
 
     Args:
         names: Of a state dict.
@@ -30,11 +33,11 @@ def short_names(names: Iterable[str]) -> dict[str, str]:
     Returns:
         Each name with what is left of it.
     """
-    # torch.optim.swa_utils.AveragedModel counts its updates beside the weights
-    short = {name: name for name in names if name != "n_averaged"}
-    while short:
-        shared = next((p for p in PREFIXES if all(s.startswith(p) for s in short.values())), None)
-        if shared is None:
+    short = {name: name for name in names}
+    while others := [rest for rest in short.values() if rest != COUNTER]:
+        shared = next((p for p in PREFIXES if all(rest.startswith(p) for rest in others)), None)
+        is_taken = len(others) < len(short) and f"{shared}{COUNTER}" in others
+        if shared is None or is_taken:
             break
         short = {name: rest.removeprefix(shared) for name, rest in short.items()}
     return short
@@ -46,18 +49,16 @@ def holders(names: Iterable[str], inner: Iterable[str], optional: Iterable[str] 
     Args:
         names: Of a state dict that may hold another one.
         inner: Of that one.
-        optional: Those of them that need not be there.
+        optional: Those of them that need not be there; if all are, one must.
 
     Returns:
         The prefixes, each ending in a dot.
     """
     known, inner, optional = set(names), list(inner), set(optional)
-    wanted = [name for name in inner if name not in optional] or inner
-    if not wanted:
-        return []
-    first = wanted[0]
-    starts = sorted(name.removesuffix(first) for name in known if name.endswith("." + first))
-    return [start for start in starts if all(start + name in known for name in wanted)]
+    wanted = [name for name in inner if name not in optional]
+    first = wanted[:1] or inner  # where all are optional, any of them will do
+    starts = {n.removesuffix(end) for n in known for end in first if n.endswith("." + end)}
+    return [start for start in sorted(starts) if all(start + name in known for name in wanted)]
 
 
 def among(held: list[str]) -> str:
