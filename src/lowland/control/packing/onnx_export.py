@@ -7,11 +7,6 @@ from warnings import warn
 import numpy as np
 from torch import nn
 
-from lowland.control.packing.network import (
-    check_wrappers,
-    without_wrappers,
-    without_wrappers_inside,
-)
 from lowland.control.packing.onnx_find import (
     Found,
     attribute,
@@ -87,9 +82,8 @@ def export_onnx(
         raise ValueError(
             f'int8_activations must come with mode="matmulnbits"; got mode={mode!r}. Leave it out.'
         )
-    check_wrappers(model)
     onnx_module()
-    network = without_wrappers_inside(dense_copy(without_wrappers(model)))
+    network = dense_copy(model)
     proto = trace(network, example_inputs, opset=OPSET, dynamic_batch=dynamic_batch)
     found = [] if mode == "float" else discrete_weights(proto, network)
     made = discrete_onnx(proto, found, mode, int8_activations=int8_activations)

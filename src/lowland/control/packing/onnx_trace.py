@@ -14,6 +14,11 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.utils import _pytree as pytree
 
+from lowland.control.packing.network import (
+    check_wrappers,
+    without_wrappers,
+    without_wrappers_inside,
+)
 from lowland.errors import MissingExtraError, UnsupportedModelError
 
 __all__ = ["dense_copy", "onnx_module", "trace"]
@@ -53,16 +58,18 @@ def dense_copy(model: Any) -> nn.Module:
 
     Raises:
         TypeError: If it is no module.
-        UnsupportedModelError: If a parameter is not float32, or all are too large for one file.
+        UnsupportedModelError: If a parameter is not float32, all are too large for one file, or a
+            copy would lose a part of the forward pass.
     """
     unpack = getattr(model, "unpack", None)
-    network = deepcopy(unpack() if callable(unpack) else model)
-    if not isinstance(network, nn.Module):
+    found = unpack() if callable(unpack) else model
+    if not isinstance(found, nn.Module):
         raise TypeError(
             f"model must be a torch.nn.Module, or have an unpack() that gives one; got "
             f"{type(model).__name__}."
         )
-    network = network.cpu().eval()
+    check_wrappers(found)
+    network = without_wrappers_inside(deepcopy(without_wrappers(found))).cpu().eval()
     for module in network.modules():
         if parametrize.is_parametrized(module):
             without_parametrizations(module)
