@@ -40,19 +40,20 @@ def good(recipe):
 
 
 @pytest.fixture
-def told(monkeypatch):
+def told():
     """The story of made-up parts, and a list of the figures it may choose from."""
     names = ["text", "line-and-path", "displacement-digits", "sequences-seconds", "bounds-digits",
              "nonzero-digits"]  # fmt: skip
 
     def tell(recipe, settings, parts, drawn=tuple(names)):
-        module = import_module(f"lowland.reproduce.{recipe}_story")
-        monkeypatch.setattr(module, "draw", lambda *_: [{"id": name} for name in drawn])
+        story_of = import_module(f"lowland.reproduce.{recipe}_story").tell
+        judge = import_module(f"lowland.reproduce.{recipe}_claims").judge
+        figures = [{"id": name} for name in drawn]
         settings, parts = loads(dumps(plain(settings))), loads(dumps(plain(parts)))
         kept = deepcopy((settings, parts))
-        story = module.tell(settings, parts)
+        story = story_of(settings, parts, judge(settings, parts), figures)
         assert (settings, parts) == kept
-        check_story({"story": story, "figures": [{"id": name} for name in drawn]}, Path("here"))
+        check_story({"story": story, "figures": figures}, Path("here"))
         assert loads(dumps(story, allow_nan=False)) == story
         return story
 

@@ -49,7 +49,10 @@ RECIPE = Recipe(
     measure,
     lambda settings, parts: [Claim("C1", "s", "p", "r", tuple(r["n2"] for r in parts["runs"]))],
     lambda settings, parts: [{"id": str(settings["seeds"])}],
-    lambda settings, parts: {"measured": [str(len(parts["runs"]))]},
+    lambda settings, parts, claims, figures: {
+        "measured": [str(len(parts["runs"]))],
+        "told": [claims[0].id, figures[0]["id"]],
+    },
 )
 
 
@@ -61,7 +64,7 @@ def test_a_record_holds_what_the_recipe_gave(tmp_path):
     assert record.seeds == [0, 1, 2, 7]
     assert record.claims[0].values == (0, 1, 4)
     assert record.figures == [{"id": "3"}]
-    assert record.story == {"measured": ["3"]}
+    assert record.story == {"measured": ["3"], "told": ["C1", "3"]}
     assert record.notes[1:] == ["twice"]
     assert "digits" in record.notes[0]
     assert record.status == plain(Status.NOT_FINITE)

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from lowland.report.words import format_measured, format_number
-from lowland.reproduce.baityjesi2018_claims import judge
-from lowland.reproduce.baityjesi2018_figures import draw
 from lowland.reproduce.baityjesi2018_numbers import Runs, at_lag, courses_of
 from lowland.reproduce.baityjesi2018_published import NAME
 from lowland.reproduce.baityjesi2018_rules import late_scores
@@ -37,17 +35,24 @@ for age in found.two_time.waits[::4]:
 """
 
 
-def tell(settings: dict[str, Any], parts: dict[str, Any]) -> dict[str, Any]:
+def tell(
+    settings: dict[str, Any],
+    parts: dict[str, Any],
+    claims: Sequence[Claim],
+    figures: Sequence[dict[str, Any]],
+) -> dict[str, Any]:
     """Tell the story of a run.
 
     Args:
         settings: Plain settings of the recipe.
         parts: What was measured, as for the claims.
+        claims: Judged on it.
+        figures: Drawn of it.
 
     Returns:
         ``claimed``, ``measured``, ``figure`` and ``own`` of :class:`lowland.results.Record`.
     """
-    claims, phases = judge(settings, parts), parts["phases"]
+    phases = parts["phases"]
     wide = [one for one in courses_of(phases, "over") if one["course"] != NAME]
     narrow = courses_of(phases, "under")
     name = wide[0]["course"] if wide else ""
@@ -59,9 +64,7 @@ def tell(settings: dict[str, Any], parts: dict[str, Any]) -> dict[str, Any]:
             stuck(narrow[0], claims, len(narrow)) if narrow else None,
             glass(parts["exact"], claims),
         ),
-        "figure": picture(
-            draw(settings, parts), f"displacement-{name}", "displacement-", "glass-displacement-"
-        ),
+        "figure": picture(figures, f"displacement-{name}", "displacement-", "glass-displacement-"),
         "own": OWN,
     }
 

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lowland.report.words import format_measured, format_number
-from lowland.reproduce.draxler2018_claims import ends, judge, saddle
-from lowland.reproduce.draxler2018_figures import draw
+from lowland.reproduce.draxler2018_claims import ends, saddle
 from lowland.reproduce.every_story import picture, said, verdicts
 from lowland.results import Claim
 
@@ -29,17 +28,23 @@ model.load_state_dict(path.state_dict(0.5))  # the network in the middle of the 
 """
 
 
-def tell(settings: dict[str, Any], parts: dict[str, Any]) -> dict[str, Any]:
+def tell(
+    settings: dict[str, Any],
+    parts: dict[str, Any],
+    claims: Sequence[Claim],
+    figures: Sequence[dict[str, Any]],
+) -> dict[str, Any]:
     """Tell the story of a run.
 
     Args:
         settings: Plain settings of the recipe.
         parts: What was measured, as for the claims.
+        claims: Judged on it.
+        figures: Drawn of it.
 
     Returns:
         ``claimed``, ``measured``, ``figure`` and ``own`` of :class:`lowland.results.Record`.
     """
-    claims = judge(settings, parts)
     runs = [run for run in parts["runs"] if run["judged"] and run["on_tree"]]
     return {
         "claimed": CLAIMED,
@@ -49,7 +54,7 @@ def tell(settings: dict[str, Any], parts: dict[str, Any]) -> dict[str, Any]:
             around(runs, claims),
             along(runs, claims),
         ),
-        "figure": picture(draw(settings, parts), "line-and-path"),
+        "figure": picture(figures, "line-and-path"),
         "own": OWN,
     }
 

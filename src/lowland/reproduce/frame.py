@@ -43,7 +43,7 @@ class Recipe:
         measure: Of settings, these images, what keeps finished parts and a display, what came out.
         judge: Of plain settings and parts, the claims.
         draw: Likewise, the figures.
-        tell: Likewise, the story.
+        tell: Of these, claims and figures, the story.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Recipe:
     measure: Callable[[Any, Any, Kept, Any], Measured]
     judge: Callable[[Any, dict[str, Any]], list[Claim]]
     draw: Callable[[Any, dict[str, Any]], list[dict[str, Any]]]
-    tell: Callable[[Any, dict[str, Any]], dict[str, Any]]
+    tell: Callable[[Any, dict[str, Any], list[Claim], list[dict[str, Any]]], dict[str, Any]]
 
     def run(
         self,
@@ -95,6 +95,7 @@ class Recipe:
         with use_threads(settings.threads), open_progress(progress) as display:
             used = environment(str(device))
             found = self.measure(settings, images, kept, display)
+        claims, figures = self.judge(values, found.parts), self.draw(values, found.parts)
         notes = [one.note for one in images.values() if one.note] + found.notes
         record = Record(
             recipe=self.name,
@@ -103,14 +104,14 @@ class Recipe:
             settings=values,
             seeds=seeds_of(found.runs),
             runs=found.runs,
-            claims=self.judge(values, found.parts),
-            figures=self.draw(values, found.parts),
+            claims=claims,
+            figures=figures,
             environment=used,
             seconds=kept.seconds,
             command=command,
             status=plain(found.status),
             notes=list(dict.fromkeys(notes)),
-            story=self.tell(values, found.parts),
+            story=self.tell(values, found.parts, claims, figures),
         )
         record.save(kept.folder / "record.json")
         return record

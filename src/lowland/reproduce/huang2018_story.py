@@ -5,8 +5,8 @@ from typing import Any
 
 from lowland.report.words import format_measured, format_number
 from lowland.reproduce.every_story import picture, said, verdicts
-from lowland.reproduce.huang2018_claims import CLOCK, judge
-from lowland.reproduce.huang2018_figures import draw, title
+from lowland.reproduce.huang2018_claims import CLOCK
+from lowland.reproduce.huang2018_figures import title
 from lowland.reproduce.huang2018_numbers import Runs, chosen, gaps, names_of
 from lowland.results import Claim
 
@@ -31,17 +31,24 @@ for found in result.rounds:
 """
 
 
-def tell(settings: dict[str, Any], parts: dict[str, Any]) -> dict[str, Any]:
+def tell(
+    settings: dict[str, Any],
+    parts: dict[str, Any],
+    claims: Sequence[Claim],
+    figures: Sequence[dict[str, Any]],
+) -> dict[str, Any]:
     """Tell the story of a run.
 
     Args:
         settings: Plain settings of the recipe.
         parts: What was measured, as for the claims.
+        claims: Judged on it.
+        figures: Drawn of it.
 
     Returns:
         ``claimed``, ``measured``, ``figure`` and ``own`` of :class:`lowland.results.Record`.
     """
-    claims, runs = judge(settings, parts), parts["runs"]
+    runs = parts["runs"]
     name = next(iter(names_of(runs, "boosted")), "")
     grown = chosen(runs, name, "boosted")
     judged = sum(not one.startswith("depth") for one in names_of(runs, "boosted"))
@@ -54,7 +61,7 @@ def tell(settings: dict[str, Any], parts: dict[str, Any]) -> dict[str, Any]:
             refined(runs, name, claims, len(names_of(runs, "refined"))),
             memory(claims),
         ),
-        "figure": picture(draw(settings, parts), f"bounds-{name}", "bounds-", "memory"),
+        "figure": picture(figures, f"bounds-{name}", "bounds-", "memory"),
         "own": OWN,
     }
 

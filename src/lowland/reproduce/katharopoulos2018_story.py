@@ -5,8 +5,6 @@ from typing import Any
 
 from lowland.report.words import format_measured
 from lowland.reproduce.every_story import mean_of, picture, said, verdicts
-from lowland.reproduce.katharopoulos2018_claims import judge
-from lowland.reproduce.katharopoulos2018_figures import draw
 from lowland.reproduce.katharopoulos2018_numbers import (
     RACES,
     Runs,
@@ -51,17 +49,24 @@ WORK = "Equal work: one backward pass counts as two forward passes, and scoring 
 JUDGED = {"images": "C6", "images-100": "C6", "fine-tuning": "C8", "sequences": "C9"}
 
 
-def tell(settings: dict[str, Any], parts: dict[str, Any]) -> dict[str, Any]:
+def tell(
+    settings: dict[str, Any],
+    parts: dict[str, Any],
+    claims: Sequence[Claim],
+    figures: Sequence[dict[str, Any]],
+) -> dict[str, Any]:
     """Tell the story of a run.
 
     Args:
         settings: Plain settings of the recipe.
         parts: What was measured, as for the claims.
+        claims: Judged on it.
+        figures: Drawn of it.
 
     Returns:
         ``claimed``, ``measured``, ``figure`` and ``own`` of :class:`lowland.results.Record`.
     """
-    claims, runs = judge(settings, parts), parts["races"]
+    runs = parts["races"]
     raced = [race_of(settings, runs, race, claims) for race in settings["races"]]
     explain = WORK if any(raced) and settings["judged_by"] == "cost" else None
     on_digits = all(race["task"]["data"] == "digits" for race in settings["races"])
@@ -74,9 +79,7 @@ def tell(settings: dict[str, Any], parts: dict[str, Any]) -> dict[str, Any]:
             explain,
             rule(settings, runs, claims),
         ),
-        "figure": picture(
-            draw(settings, parts), best, "images-seconds", "images-steps", "distances"
-        ),
+        "figure": picture(figures, best, "images-seconds", "images-steps", "distances"),
         "own": OWN,
     }
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from lowland.report.words import format_measured, format_number
 from lowland.reproduce.every_story import picture, said, verdicts
-from lowland.reproduce.li2018_claims import DIAL, judge
-from lowland.reproduce.li2018_figures import TITLES, draw
+from lowland.reproduce.li2018_claims import DIAL
+from lowland.reproduce.li2018_figures import TITLES
 from lowland.reproduce.li2018_numbers import Runs, pick
 from lowland.results import Claim
 
@@ -31,17 +31,24 @@ print(f"{packed.bytes()} bytes")
 """
 
 
-def tell(settings: dict[str, Any], parts: dict[str, Any]) -> dict[str, Any]:
+def tell(
+    settings: dict[str, Any],
+    parts: dict[str, Any],
+    claims: Sequence[Claim],
+    figures: Sequence[dict[str, Any]],
+) -> dict[str, Any]:
     """Tell the story of a run.
 
     Args:
         settings: Plain settings of the recipe.
         parts: What was measured, as for the claims.
+        claims: Judged on it.
+        figures: Drawn of it.
 
     Returns:
         ``claimed``, ``measured``, ``figure`` and ``own`` of :class:`lowland.results.Record`.
     """
-    claims, runs = judge(settings, parts), parts["runs"]
+    runs = parts["runs"]
     names = [task["name"] for task in settings["tasks"]]
 
     def tag(claim: str, name: str, arm: str) -> str:
@@ -57,9 +64,7 @@ def tell(settings: dict[str, Any], parts: dict[str, Any]) -> dict[str, Any]:
             *(weighed(runs, name) for name in names),
             derivatives(parts["checks"] or {}, claims),
         ),
-        "figure": picture(
-            draw(settings, parts), *(f"nonzero-{name}" for name in names), "test-accuracy-"
-        ),
+        "figure": picture(figures, *(f"nonzero-{name}" for name in names), "test-accuracy-"),
         "own": OWN,
     }
 
