@@ -1,6 +1,7 @@
-"""``measure_path``: the profile the search found, and what interpolated statistics add to it."""
+"""Paths measured again: the profile the search found, and what interpolated statistics add."""
 
 from copy import deepcopy
+from functools import partial
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from lowland.connectivity import (
     linear_path,
     measure_ensemble,
     measure_path,
+    measure_plane,
     recalibrate,
 )
 from small_networks import SHORT, class_batches, losses, mlp, norm_mlp, same, two
@@ -110,12 +112,75 @@ def test_a_path_of_another_model():
         measure_path(other, losses, class_batches(4), path)
 
 
+class Crossed(nn.Module):
+    """The same network whichever of its layers is registered first."""
+
+    def __init__(self, *order: str):
+        super().__init__()
+        for name in order:
+            setattr(self, name, {"inner": nn.Linear(4, 3), "outer": nn.Linear(3, 3)}[name])
+
+    def forward(self, x):
+        return self.outer(torch.tanh(self.inner(x)))
+
+
+def measures(path, batches):
+    """Every way to measure a path, from a model to numbers."""
+    measured = partial(measure_path, loss_fn=losses, batches=batches, path=path)
+    plane = partial(measure_plane, loss_fn=losses, batches=batches, path=path, resolution=3)
+    ensemble = partial(
+        measure_ensemble, loss_fn=losses, batches=batches, path=path, test_batches=batches, points=3
+    )
+    return {
+        "path": lambda model, backend="loop": measured(model, backend=backend).train_loss,
+        "plane": lambda model, backend="loop": plane(model, backend=backend).loss,
+        "ensemble": lambda model, backend="loop": ensemble(model, backend=backend).loss,
+    }
+
+
+@pytest.mark.parametrize("what", ["path", "plane", "ensemble"])
+def test_layers_registered_in_another_order(what):
+    """Coordinates are found by name, so the numbers are those of the model it was found for."""
+    model, end = two(lambda: Crossed("inner", "outer"))
+    other = Crossed("outer", "inner")
+    batches = class_batches(4)
+    path = find_path(model, losses, batches, model, end, schedule=SHORT, backend="loop").path
+    found = measures(path, batches)[what]
+    assert_close(found(other), found(model), rtol=1e-5, atol=1e-6)
+
+
+class Subset(list):
+    """Batches that can give their first examples, as those of ``lowland.data`` do."""
+
+    def subset(self, number: int):
+        inputs, target = (torch.cat(parts)[:number] for parts in zip(*self, strict=True))
+        return [(inputs, target)]
+
+
+@pytest.mark.parametrize("what", ["path", "plane", "ensemble"])
+@pytest.mark.parametrize("backend", ["vmap", "auto"])
+def test_backends_with_batch_norm(what, backend):
+    """They are tried on several examples, as one alone has no variance."""
+    model, end = two(norm_mlp)
+    batches = Subset(class_batches(4))
+    path = linear_path(model, losses, batches, model, end, samples=1, backend="loop").path
+    found = measures(path, batches)[what]
+    assert_close(found(model, backend), found(model), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("what", ["path", "plane", "ensemble"])
+def test_an_unknown_backend(what):
+    model, end = two(mlp)
+    path = linear_path(model, losses, class_batches(4), model, end, backend="loop").path
+    with pytest.raises(ValueError, match="must be 'auto', 'vmap' or 'loop'; got 'vamp'"):
+        measures(path, class_batches(4))[what](model, "vamp")
+
+
 @pytest.mark.untyped
-def test_a_result_in_the_place_of_its_path():
+@pytest.mark.parametrize("what", ["path", "plane", "ensemble"])
+def test_a_result_in_the_place_of_its_path(what):
     model, end = two(mlp)
     batches = class_batches(4)
     line = linear_path(model, losses, batches, model, end, backend="loop")
     with pytest.raises(TypeError, match="got a PathResult. Pass its .path"):
-        measure_path(model, losses, batches, line)
-    with pytest.raises(TypeError, match="got a PathResult. Pass its .path"):
-        measure_ensemble(model, losses, batches, line, batches)
+        measures(line, batches)[what](model)

@@ -4,8 +4,19 @@ import pytest
 import torch
 from torch import nn
 
-from lowland.connectivity import Cycle, Schedule, find_path, placement, probe
+from lowland.connectivity import (
+    Comparison,
+    Cycle,
+    Schedule,
+    compare_paths,
+    connect_minima,
+    find_path,
+    placement,
+    probe,
+)
 from lowland.connectivity.ends import make_stack
+from lowland.connectivity.folder import load_result
+from lowland.connectivity.pairs import from_files
 from lowland.connectivity.placement import Placement, placed
 from lowland.connectivity.schedule import paper
 from lowland.results import read_json
@@ -113,7 +124,42 @@ def test_another_wish_is_heard(tmp_path):
     assert torch.equal(found.path.pivots, find_path(*arguments, **settings).path.pivots)
 
 
-def test_an_unknown_place():
+@pytest.mark.parametrize(("asked", "where"), [("cpu", "cpu"), ("device", "meta")])
+def test_results_go_where_the_pivots_lay(asked, where, tmp_path):
+    """Read back for a model elsewhere: what was found on the host might not fit there."""
     model, end = two(mlp)
+    arguments = (model, losses, class_batches(4), model, end)
+    options = {"schedule": SHORT, "backend": "loop", "pivots_on": asked}
+    folder = tmp_path / "one"
+    find_path(*arguments, out=folder, **options)
+    compare_paths(*arguments, steps=5, out=tmp_path / "five", **options)
+    files = {file.name: file.read_bytes() for file in folder.iterdir()}
+    found = [
+        load_result(folder, "meta"),
+        from_files(files, "meta"),
+        Comparison.load(tmp_path / "five", "meta").results["autoneb"],
+    ]
+    assert [result.path.pivots.device.type for result in found] == [where] * 3
+    assert {result.settings["pivots_on"] for result in found} == {asked}
+
+
+def test_an_exploration_passes_the_place_on(tmp_path):
+    """Every pair is the path that a search with the same wish finds."""
+    nets = two(mlp)
+    options = {"schedule": SHORT, "backend": "loop", "pivots_on": "cpu"}
+    found = connect_minima(nets[0], losses, class_batches(4), nets, out=tmp_path, **options)
+    assert found.path(0, 1).settings["pivots_on"] == "cpu"
+    alone = find_path(nets[0], losses, class_batches(4), *nets, **options)
+    assert torch.equal(found.path(0, 1).path.pivots, alone.path.pivots)
+
+
+@pytest.mark.parametrize("way", [find_path, compare_paths])
+def test_an_unknown_place(way, tmp_path):
+    """Before any work, and before a folder is made."""
+    model, end = two(mlp)
+    options = {"schedule": SHORT, "pivots_on": "gpu", "out": tmp_path / "out"}
     with pytest.raises(ValueError, match="must be 'auto', 'device' or 'cpu'; got 'gpu'"):
-        find_path(model, losses, class_batches(4), model, end, schedule=SHORT, pivots_on="gpu")
+        way(model, losses, class_batches(4), model, end, **options)
+    with pytest.raises(ValueError, match="must be 'auto', 'device' or 'cpu'; got 'gpu'"):
+        connect_minima(model, losses, class_batches(4), [model, end], **options)
+    assert not (tmp_path / "out").exists()

@@ -11,11 +11,22 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lowland.connectivity import find_path, placement, relax, sweep
+from lowland.connectivity import (
+    Path,
+    along,
+    find_path,
+    linear_path,
+    measure_path,
+    measure_plane,
+    placement,
+    relax,
+    sweep,
+)
 from lowland.connectivity.band import band_of
 from lowland.connectivity.ends import make_stack
 from lowland.connectivity.placement import Placement
 from lowland.connectivity.stack import losses_and_grads, per_example, recalibrated
+from lowland.connectivity.task import Task
 from lowland.training import mode
 from small_networks import SHORT, class_batches, conv_net, losses, mlp, norm_mlp, two
 
@@ -165,6 +176,27 @@ def test_two_devices(make, batch_norm, backend):
     assert {tensor.device.type for tensor in (*measured, *statistics)} == {"meta"}
 
 
+@pytest.mark.parametrize("batch_norm", ["recalibrate", "interpolate"])
+def test_a_path_on_the_host(batch_norm, monkeypatch):
+    """Beside a model elsewhere it stays where it lies, and nothing of it but a few rows moves.
+
+    Tensors without data, the model's on a device of its own: torch refuses to mix them.
+    """
+    with FakeTensorMode():
+        model = elsewhere(norm_mlp())
+        batch = torch.empty(8, 4, device="meta"), torch.zeros(8, dtype=torch.long, device="meta")
+        own = make_stack(norm_mlp(), losses, {}, batch_norm="recalibrate")
+        path = Path(torch.zeros(5, own.layout.size), torch.full((4,), 0.25), own.layout)
+        stack = make_stack(model, losses, model.state_dict(), batch_norm=batch_norm)
+        vector = torch.zeros(stack.layout.size, device="meta")
+        made = Task(stack, vector, vector, [batch], [batch], None, [batch], [batch], 0)
+        monkeypatch.setattr(along, "make_task", lambda *_, **__: made)
+        task, found = along.read_path(model, losses, [batch], path, calibration=8, seed=0)
+    assert task.stack.streams
+    assert found.pivots.device.type == "cpu"
+    assert found.pivots.shape == (5, stack.layout.size)
+
+
 def elsewhere(model):
     """A module whose tensors lie on the other device."""
     for module in model.modules():
@@ -188,3 +220,17 @@ def test_beside_an_accelerator(backend):
     ]
     assert [pivots.device.type for pivots in found] == ["cuda", "cpu"]
     torch.testing.assert_close(found[1], found[0].cpu(), rtol=0, atol=1e-9)
+
+
+@pytest.mark.gpu
+def test_a_measurement_beside_an_accelerator():
+    """To 1e-9 in float64 a path on the host is measured as one on the device."""
+    model, end = (net.cuda() for net in two(norm_mlp, torch.float64))
+    batches = class_batches(4, dtype=torch.float64)
+    path = linear_path(model, losses, batches, model, end, backend="loop").path
+    host = replace(path, pivots=path.pivots.cpu())
+    found = [measure_path(model, losses, batches, one).train_loss for one in (path, host)]
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-9)
+    plane = measure_plane(model, losses, batches, host, resolution=3).loss
+    at_hand = measure_plane(model, losses, batches, path, resolution=3).loss
+    torch.testing.assert_close(plane, at_hand.cpu(), rtol=0, atol=1e-9)

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Mapping
 from copy import deepcopy
+from itertools import islice
 from time import perf_counter
 from typing import Any
 
@@ -11,11 +12,17 @@ from torch import Tensor, nn
 
 from lowland.connectivity.activations import correlate
 from lowland.connectivity.alignment import Alignment
-from lowland.connectivity.checks import refuse_no_batches, refuse_no_whole
+from lowland.connectivity.checks import (
+    refuse_empty,
+    refuse_iterator,
+    refuse_no_batches,
+    refuse_no_model,
+    refuse_no_whole,
+    refuse_unknown,
+)
 from lowland.connectivity.forward import Forward, find_symmetry
 from lowland.connectivity.permutations import Permutations, Symmetry, identity
 from lowland.connectivity.search import parameters, score, search
-from lowland.connectivity.task import refuse_iterator
 from lowland.connectivity.weight_similarity import WeightSimilarity
 from lowland.errors import FallbackWarning, NoEffectWarning
 from lowland.results import Status
@@ -145,13 +152,8 @@ def checked(
     seed: int,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], Any]:
     """Read both networks and the first batch, and refuse what cannot be aligned."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(
-            f"model must be a torch.nn.Module, the architecture; got a {type(model).__name__}. "
-            "Checkpoints belong into start and end."
-        )
-    if method not in METHODS:
-        raise ValueError(f"method must be 'weights' or 'activations'; got {method!r}.")
+    refuse_no_model(model, "start and end")
+    refuse_unknown(METHODS, method=method)
     refuse_no_whole(1, passes=passes, examples=examples)
     refuse_iterator(batches)
     refuse_no_batches(batches=batches)
@@ -169,9 +171,9 @@ def checked(
                 "checkpoint from before the training diverged."
             )
     with isolated_rng(seed, "align", batches=batches):
-        for batch in batches:
-            return states[0], states[1], as_pair(batch)[0]
-    raise ValueError("batches must hold at least one batch; got none. Is the data set empty?")
+        first = [as_pair(batch)[0] for batch in islice(batches, 1)]
+    refuse_empty(len(first))
+    return states[0], states[1], first[0]
 
 
 def permuted_state(

@@ -14,7 +14,7 @@ from lowland.training import save_state
 __all__ = ["Alignment"]
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Alignment:
     """A network whose units were permuted to match those of another.
 

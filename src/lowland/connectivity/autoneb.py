@@ -1,6 +1,5 @@
 """AutoNEB: relax, look between the pivots, insert where the path bulges, and relax again."""
 
-import logging
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -28,7 +27,7 @@ from lowland.connectivity.profile import Profile
 from lowland.connectivity.quiet import quiet_vmap
 from lowland.connectivity.schedule import Schedule, schedule_named
 from lowland.connectivity.task import Task, make_task, refuse_bad_ends
-from lowland.connectivity.told import tell_cycle
+from lowland.connectivity.told import tell_cycle, tell_interrupted
 from lowland.errors import NoEffectWarning
 from lowland.results import Status, plain
 from lowland.training import (
@@ -180,8 +179,7 @@ def find_path(
     if folder is not None and is_main_process():
         result.save(folder)
     if status is Status.INTERRUPTED and len(cycles) - 1 != until_cycle:
-        again = "the same call goes on" if folder else "without out= nothing is saved"
-        logging.getLogger("lowland").warning("interrupted: %s %s.", message, again)
+        tell_interrupted(message, folder)
     if best.number == 0 and len(cycles) > 1:
         warnings.warn(
             "no relaxed path was lower than the straight line, which is returned: the ends lie in "

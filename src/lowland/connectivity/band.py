@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lowland.connectivity.checks import refuse_empty, refuse_unknown
 from lowland.connectivity.quiet import quiet_vmap
 from lowland.connectivity.stack import Stack, losses_and_grads, per_example
 from lowland.errors import FallbackWarning, UnsupportedModelError
@@ -52,11 +53,7 @@ def endless(batches: Any, device: torch.device) -> Iterator[tuple[Any, Any]]:
             full = max(full, batch_count(target))
             if batch_count(target) == full or seen == 1:
                 yield inputs, target
-        if not seen:
-            raise ValueError(
-                "batches must hold at least one batch at every pass; got none. Pass a list or a "
-                "DataLoader, which can be read again, not a generator."
-            )
+        refuse_empty(seen)
 
 
 def band_of(
@@ -216,8 +213,7 @@ def refuse_trouble(stack: Stack, vector: Tensor, batch: tuple[Any, Any]) -> None
 
 def known_backend(backend: str) -> str:
     """Refuse a name that is none."""
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be 'auto', 'vmap' or 'loop'; got {backend!r}.")
+    refuse_unknown(BACKENDS, backend=backend)
     return backend
 
 

@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lowland.connectivity.path import segment_lengths
+from lowland.connectivity.checks import refuse_unknown
+from lowland.connectivity.path import segment_lengths, wide_type
 
 __all__ = ["KINDS", "as_polyline", "curve_weights", "known_kind", "straight_control"]
 
@@ -37,7 +38,8 @@ def curve_weights(
         Weights, not negative; every row sums to 1, and at 0 and 1 it is the end alone.
 
     Raises:
-        ValueError: If the kind is unknown, or there are fewer than two control points.
+        ValueError: If the kind is unknown, there are fewer than two control points, or a
+            parameter lies outside 0 and 1.
 
     Source:
         Garipov et al., NeurIPS 2018, Eq. 4 and 5, for any number of bends.
@@ -45,6 +47,8 @@ def curve_weights(
     known_kind(kind)
     if num_control < 2:
         raise ValueError(f"a curve needs at least its two ends; got {num_control} control points.")
+    if not bool(((t >= 0) & (t <= 1)).all()):
+        raise ValueError(f"t must lie between 0 (start) and 1 (end); got {t.tolist()}.")
     degree = num_control - 1
     k = torch.arange(num_control, dtype=t.dtype, device=t.device)
     t = t.unsqueeze(1)
@@ -56,8 +60,7 @@ def curve_weights(
 
 def known_kind(kind: str) -> str:
     """Refuse a kind of curve that is none."""
-    if kind not in KINDS:
-        raise ValueError(f"kind must be 'bezier' or 'polychain'; got {kind!r}.")
+    refuse_unknown(KINDS, kind=kind)
     return kind
 
 
@@ -96,8 +99,8 @@ def as_polyline(
     """
     pivots = control
     if known_kind(kind) == "bezier":
-        wide = torch.float32 if control.device.type == "mps" else torch.float64
-        t = torch.arange(BEZIER_PIECES + 1, dtype=wide, device=control.device) / BEZIER_PIECES
+        pieces = torch.arange(BEZIER_PIECES + 1, dtype=wide_type(control), device=control.device)
+        t = pieces / BEZIER_PIECES
         pivots = curve_weights(kind, t, len(control)).to(control.dtype) @ control
         pivots[0], pivots[-1] = control[0], control[-1]
     lengths = segment_lengths(pivots)

@@ -1,11 +1,40 @@
-"""Refuse numbers that cannot be counted with, in words: what must hold, what came, what to do."""
+"""Refuse what nothing can be done with, in words: what must hold, what came, what to do."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from math import inf
 from numbers import Integral, Real
 from typing import Any
 
-__all__ = ["refuse_no_batches", "refuse_no_number", "refuse_no_rate", "refuse_no_whole"]
+from torch import nn
+
+__all__ = [
+    "refuse_empty",
+    "refuse_iterator",
+    "refuse_no_batches",
+    "refuse_no_model",
+    "refuse_no_momentum",
+    "refuse_no_number",
+    "refuse_no_rate",
+    "refuse_no_whole",
+    "refuse_unknown",
+]
+
+
+def refuse_unknown(choices: Iterable[str], **values: Any) -> None:
+    """Refuse names that are none of those there are.
+
+    Args:
+        choices: Two or more names.
+        **values: Values by the name of their argument.
+
+    Raises:
+        ValueError: If one of them is something else.
+    """
+    *most, last = choices
+    for name, value in values.items():
+        if value not in [*most, last]:
+            known = f"{', '.join(map(repr, most))} or {last!r}"
+            raise ValueError(f"{name} must be {known}; got {value!r}.")
 
 
 def refuse_no_whole(least: int, **values: Any) -> None:
@@ -56,6 +85,37 @@ def refuse_no_rate(learning_rate: Any) -> None:
         )
 
 
+def refuse_no_momentum(momentum: Any) -> None:
+    """Refuse what no step can remember with.
+
+    Args:
+        momentum: Must lie from 0 to below 1.
+
+    Raises:
+        ValueError: If it does not, or is no number.
+    """
+    refuse_no_number(momentum=momentum)
+    if not momentum < 1:
+        raise ValueError(f"momentum must lie in [0, 1); got {momentum}. Take 0.9.")
+
+
+def refuse_no_model(model: Any, place: str) -> None:
+    """Refuse what is no architecture.
+
+    Args:
+        model: Must be a module.
+        place: Arguments that checkpoints belong into.
+
+    Raises:
+        TypeError: If it is something else.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"model must be a torch.nn.Module, the architecture; got a {type(model).__name__}. "
+            f"Checkpoints belong into {place}."
+        )
+
+
 def refuse_no_batches(**values: Any) -> None:
     """Refuse data that cannot be gone through.
 
@@ -71,3 +131,36 @@ def refuse_no_batches(**values: Any) -> None:
                 f"{name} must be an iterable of (inputs, target), readable again and again; got a "
                 f"{type(value).__name__}. Pass a list or a DataLoader."
             )
+
+
+def refuse_iterator(batches: Any) -> None:
+    """Refuse what is used up after one pass.
+
+    Args:
+        batches: Data.
+
+    Raises:
+        ValueError: If it is an iterator.
+    """
+    if isinstance(batches, Iterator):
+        raise ValueError(
+            "batches must be readable again and again; got a "
+            f"{type(batches).__name__}, which is used up after one pass. Pass a list or a "
+            "DataLoader."
+        )
+
+
+def refuse_empty(batches: int) -> None:
+    """Refuse a pass over data in which there was nothing.
+
+    Args:
+        batches: Number of batches in it.
+
+    Raises:
+        ValueError: If there was none.
+    """
+    if not batches:
+        raise ValueError(
+            "batches must hold at least one batch at every pass; got none. Pass a list or a "
+            "DataLoader, which can be read again, not a generator. Is the data set empty?"
+        )

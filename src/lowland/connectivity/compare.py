@@ -1,6 +1,5 @@
 """Every way to join two minima, beside each other: lines, curves, and AutoNEB."""
 
-import logging
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -18,8 +17,10 @@ from lowland.connectivity.curve import fit_curve
 from lowland.connectivity.fit import Descent
 from lowland.connectivity.line import linear_path
 from lowland.connectivity.path_result import PathResult
+from lowland.connectivity.placement import known_place
 from lowland.connectivity.schedule import Schedule, schedule_named
 from lowland.connectivity.task import make_task, refuse_bad_ends
+from lowland.connectivity.told import tell_interrupted
 from lowland.errors import NoEffectWarning
 from lowland.results import Status, open_folder, plain
 from lowland.training import (
@@ -59,6 +60,7 @@ def compare_paths(
     test_batches: Any = None,
     evaluation_batches: Any = None,
     backend: str = "auto",
+    pivots_on: str = "auto",
     seed: int = 0,
     out: str | FilePath | None = None,
     restart: bool = False,
@@ -87,6 +89,7 @@ def compare_paths(
         evaluation_batches: Training data as the reported losses see it; by default
             ``batches.evaluation()`` if there is one (un-augmented), else ``batches``.
         backend: ``"vmap"``, ``"loop"`` or ``"auto"``.
+        pivots_on: Of AutoNEB, as for :func:`lowland.connectivity.find_path`.
         seed: Seed of all of them.
         out: Folder for their folders and the table.
         restart: Begin anew; what lies in ``out`` is moved to ``<out>.old-1``, ``-2`` and so on.
@@ -129,6 +132,7 @@ def compare_paths(
     )
     settings = task.fingerprint() | {"schedule": plain(schedule), "curve": plain(descent)}
     settings["backend"] = shared["backend"] = known_backend(backend)
+    known_place(pivots_on)
     folder, before = None, None
     if out is not None:
         folder = open_folder(out, settings, restart) if is_main_process() else FilePath(out)
@@ -154,7 +158,15 @@ def compare_paths(
         calibration=schedule.calibration,
         **shared,
     )
-    band = partial(find_path, *network, end, schedule=schedule, batch_norm="recalibrate", **shared)
+    band = partial(
+        find_path,
+        *network,
+        end,
+        schedule=schedule,
+        batch_norm="recalibrate",
+        pivots_on=pivots_on,
+        **shared,
+    )
 
     def aligned_line(**options: Any) -> PathResult:
         found = align(model, batches, start, end, seed=seed)
@@ -183,8 +195,7 @@ def compare_paths(
     if folder is not None and is_main_process():
         comparison.save(folder)
     if status is Status.INTERRUPTED:
-        again = "the same call goes on" if folder else "without out= nothing is saved"
-        logging.getLogger("lowland").warning("interrupted: %s %s.", message, again)
+        tell_interrupted(message, folder)
     return comparison
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path as FilePath
 from typing import Any
 
+from lowland.connectivity.folder import load_result
 from lowland.connectivity.path_result import PathResult
 from lowland.errors import OutcomeError
 from lowland.results import Status, plain, read_json, write_json
@@ -159,7 +160,7 @@ class Comparison:
 
         Args:
             folder: A folder written by :meth:`save`.
-            device: Where the pivots go.
+            device: Where the pivots go, unless they lay on the host.
 
         Returns:
             The comparison.
@@ -168,7 +169,7 @@ class Comparison:
         rebuilt = {
             "rows": tuple(row_from_plain(row) for row in values["rows"]),
             "results": {
-                name: PathResult.load(FilePath(folder) / name, device) for name in values["folders"]
+                name: load_result(FilePath(folder) / name, device) for name in values["folders"]
             },
             "status": Status[values["status"].upper()],
         }

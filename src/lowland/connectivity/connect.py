@@ -1,6 +1,5 @@
 """Explore the landscape between many minima: a star first, then ways round its highest edges."""
 
-import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,10 +19,11 @@ from lowland.connectivity.graph import spanning_tree
 from lowland.connectivity.landscape import Landscape
 from lowland.connectivity.minima import fingerprint, gather, measured, read_minima
 from lowland.connectivity.pairs import Workshop, claims_of, refuse_executor
+from lowland.connectivity.placement import known_place
 from lowland.connectivity.plan import Plan
 from lowland.connectivity.schedule import Schedule, schedule_named
-from lowland.connectivity.suggest import BEGUN, RULES
-from lowland.connectivity.told import tell_pair
+from lowland.connectivity.suggest import BEGUN, known_rule
+from lowland.connectivity.told import tell_interrupted, tell_pair
 from lowland.errors import NoEffectWarning
 from lowland.results import Status, open_folder, plain
 from lowland.training import (
@@ -59,6 +59,7 @@ def connect_minima(
     tangent: str | None = None,
     batch_norm: str | None = None,
     backend: str = "auto",
+    pivots_on: str = "auto",
     seed: int = 0,
     out: str | FilePath | None = None,
     restart: bool = False,
@@ -111,6 +112,7 @@ def connect_minima(
         tangent: As for :func:`lowland.connectivity.find_path`.
         batch_norm: Likewise.
         backend: Likewise.
+        pivots_on: Likewise; the minima themselves lie where the model is.
         seed: Decides the order of the batches, the same for every pair.
         out: Folder for pairs and the result.
         restart: Begin anew; what lies in ``out`` is moved to ``<out>.old-1``, ``-2`` and so on.
@@ -148,6 +150,7 @@ def connect_minima(
         "evaluation_batches": evaluation_batches,
         "seed": seed,
     }
+    known_place(pivots_on)
     task, vectors = gather(model, loss_fn, batches, states, **options)
     settings = fingerprint(task, vectors) | {"schedule": plain(options["schedule"])}
     settings["backend"] = known_backend(backend)
@@ -155,6 +158,7 @@ def connect_minima(
     if out is not None:
         folder = open_folder(out, settings, restart) if is_main_process() else FilePath(out)
     options["backend"] = usable_backend(backend, task.stack, task.start, task.deciding[0])
+    options["pivots_on"] = pivots_on
     each = threads if executor is None else max(1, (threads or torch.get_num_threads()) // workers)
     with (
         open_progress(progress) as display,
@@ -163,6 +167,7 @@ def connect_minima(
         place_for(folder, suggest) as place,
     ):
         found = measured(task, vectors, options["backend"], folder)
+        del vectors  # many networks that no search needs
         workshop = Workshop(
             model, loss_fn, batches, states, options, each, place, claims, executor, display
         )
@@ -212,8 +217,7 @@ def refuse_settings(budget: int | None, suggest: str) -> None:
     """Refuse what no exploration can be made with."""
     if budget is not None:  # no limit
         refuse_no_whole(1, budget=budget)
-    if suggest not in RULES:
-        raise ValueError(f"suggest must be one of {', '.join(map(repr, RULES))}; got {suggest!r}.")
+    known_rule(suggest)
 
 
 def explore(plan: Plan, workshop: Workshop, display: Any, log: Log | None) -> tuple[Status, str]:
@@ -280,8 +284,7 @@ def quiet() -> Iterator[None]:
 def tell(landscape: Landscape) -> None:
     """Say what the caller should know about the outcome."""
     if landscape.status is Status.INTERRUPTED:
-        again = "the same call goes on" if landscape.folder else "without out= nothing is saved"
-        logging.getLogger("lowland").warning("interrupted: %s %s.", landscape.message, again)
+        tell_interrupted(landscape.message, landscape.folder)
     relaxed = [edge for edge in landscape.edges if len(edge.cycles) > 1]
     if relaxed and not any(edge.best_cycle for edge in relaxed):
         warnings.warn(

@@ -1,6 +1,5 @@
 """Find a curve of low loss with a few bends: mode connectivity by Bezier curves and chains."""
 
-import logging
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,7 +20,7 @@ from lowland.connectivity.folder import kept_choice, open_search
 from lowland.connectivity.path import Path
 from lowland.connectivity.path_result import CycleResult, PathResult
 from lowland.connectivity.task import Task, make_task, refuse_bad_ends
-from lowland.connectivity.told import tell_cycle
+from lowland.connectivity.told import tell_cycle, tell_interrupted
 from lowland.errors import NoEffectWarning
 from lowland.results import Status, plain
 from lowland.training import Log, Source, is_main_process, open_progress
@@ -269,8 +268,7 @@ def even(segments: int) -> Tensor:
 def say_how_it_ended(result: PathResult, folder: FilePath | None) -> None:
     """Tell the log of an interruption, and warn of a curve that brought nothing."""
     if result.status is Status.INTERRUPTED:
-        again = "the same call goes on" if folder else "without out= nothing is saved"
-        logging.getLogger("lowland").warning("interrupted: %s %s.", result.message, again)
+        tell_interrupted(result.message, folder)
         return
     straight, *fitted = (part.profile.saddle() for part in result.cycles)
     if fitted and fitted[0] >= straight:

@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from lowland.connectivity.insert import (
@@ -13,17 +12,15 @@ from lowland.connectivity.insert import (
     insertion_residuals,
 )
 from lowland.connectivity.neb import Relaxed, relax
-from lowland.connectivity.path import Path, segment_lengths
+from lowland.connectivity.path import Path
 from lowland.connectivity.profile import Profile
 from lowland.connectivity.schedule import Cycle, Schedule
+from lowland.connectivity.symmetry import with_noise
 from lowland.connectivity.task import Task
 from lowland.errors import NoEffectWarning
 from lowland.training import generator
 
 __all__ = ["climbs", "insert", "relax_from"]
-
-# Noise that frees a path from a symmetric start: its norm, in lengths of a segment.
-NOISE = 0.01
 
 
 def climbs(schedule: Schedule, number: int) -> bool:
@@ -67,11 +64,6 @@ def relax_from(
             warnings.simplefilter("ignore", NoEffectWarning)
             trapped = relax(pivots, weights, loss_and_grad, steps=1, **settings).trapped
     if trapped:
-        size = NOISE * float(segment_lengths(pivots).mean()) / pivots.shape[1] ** 0.5
-        noise = torch.randn(
-            pivots[1:-1].shape, generator=generator(task.seed, "noise", number), dtype=pivots.dtype
-        )
-        pivots = pivots.clone()
-        pivots[1:-1] += size * noise.to(pivots.device)
+        pivots = with_noise(pivots, generator(task.seed, "noise", number))
     relaxed = relax(pivots, weights, loss_and_grad, steps=cycle.steps, on_step=on_step, **settings)
     return relaxed, trapped

@@ -14,6 +14,7 @@ from lowland.connectivity.bends import curve_weights
 from lowland.connectivity.fit import STEPS_BETWEEN_CHECKS, Descent, Fit, fit_step, rest_of_pass
 from lowland.connectivity.quiet import quiet_vmap
 from lowland.connectivity.stack import losses_and_grads
+from lowland.connectivity.symmetry import with_noise
 from lowland.connectivity.task import Task
 from lowland.results import Status
 from lowland.training import (
@@ -27,9 +28,6 @@ from lowland.training import (
 from lowland.training.run_folder import load_run_state, save_run_state
 
 __all__ = ["begin_or_resume", "descend"]
-
-# Noise that frees the bends from a symmetric start: its norm, in lengths of a piece of the chain.
-NOISE = 0.01
 
 
 def begin_or_resume(
@@ -51,12 +49,7 @@ def begin_or_resume(
         return Fit.from_state(state, line.device)
     trapped = is_trapped(task, line)
     if trapped:
-        noise = torch.randn(
-            line[1:-1].shape, generator=generator(task.seed, "noise"), dtype=line.dtype
-        )
-        piece = task.distance / (len(line) - 1)
-        line = line.clone()
-        line[1:-1] += NOISE * piece / line.shape[1] ** 0.5 * noise.to(line.device)
+        line = with_noise(line, generator(task.seed, "noise"))
     return Fit.begin(line, perturbed=trapped)
 
 

@@ -6,13 +6,12 @@ from math import inf
 from pathlib import Path as FilePath
 from typing import Any
 
+from lowland.connectivity.graph import Pair
 from lowland.connectivity.path_result import PathResult
 from lowland.connectivity.profile import Profile
 from lowland.results import Status
 
-__all__ = ["Edge", "Pair", "mirrored", "name_of", "number", "pair_folder"]
-
-Pair = tuple[int, int]
+__all__ = ["Edge", "mirrored", "name_of", "number", "pair_folder"]
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lowland.connectivity.checks import refuse_unknown
+from lowland.connectivity.schedule import BATCH_NORMS
 from lowland.connectivity.stack import Stack
 from lowland.params import Layout, trainable
 from lowland.training import Source, match_state, norm_layers, read_state
@@ -47,9 +49,8 @@ def read_ends(
     refuse_differences(stack, *states)
     norms = {name: states[1][name] for name in stack.saved if name in stack.norm_buffers}
     stack = replace(stack, saved_end={n: value.to(stack.saved[n]) for n, value in norms.items()})
-    device = next(iter(model.parameters())).device
     wide = torch.promote_types(stack.dtype, torch.float32)  # segment differences cancel
-    vectors = [stack.layout.flatten(state).to(device, wide) for state in states]
+    vectors = [stack.layout.flatten(state).to(stack.device, wide) for state in states]
     for vector, what in zip(vectors, ("start", "end"), strict=True):
         views = stack.layout.views(vector).items()
         bad = [name for name, view in views if not torch.isfinite(view).all()]
@@ -79,8 +80,7 @@ def make_stack(
     Raises:
         ValueError: If ``batch_norm`` is unknown.
     """
-    if batch_norm not in ("recalibrate", "interpolate"):
-        raise ValueError(f"batch_norm must be 'recalibrate' or 'interpolate'; got {batch_norm!r}.")
+    refuse_unknown(BATCH_NORMS, batch_norm=batch_norm)
     params = trainable(model)
     moving = {*params.names, *(name for name, _ in params.aliases)}
     current = dict(model.named_parameters()) | dict(model.named_buffers())

@@ -1,7 +1,7 @@
 """What averaging the predictions of networks along a path brings, beside its two ends."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log
 from typing import Any
 
@@ -9,14 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lowland.connectivity.along import read_path
 from lowland.connectivity.band import chosen_backend
 from lowland.connectivity.checks import refuse_no_batches, refuse_no_whole
-from lowland.connectivity.evaluate import refuse_other
-from lowland.connectivity.path import Path
-from lowland.connectivity.plane import has_statistics
+from lowland.connectivity.path import Path, wide_type
 from lowland.connectivity.quiet import quiet_vmap
 from lowland.connectivity.stack import Stack, forward_rows, recalibrated
-from lowland.connectivity.task import Task, make_task
+from lowland.connectivity.task import Task
 from lowland.params import call_at
 from lowland.results import plain
 from lowland.training import (
@@ -35,7 +34,7 @@ __all__ = ["Ensemble", "measure_ensemble"]
 COORDINATES_AT_ONCE = 2**26
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Ensemble:
     """Networks along a path, one by one and together.
 
@@ -110,20 +109,15 @@ def measure_ensemble(
         The ensembles are those of Garipov et al., NeurIPS 2018 (``eval_ensemble`` of their code
         averages the same probabilities); points along a path are ours.
     """
-    refuse_other(path)
     refuse_no_whole(2, points=points)  # the ends
     refuse_no_batches(test_batches=test_batches)
-    task = make_task(
+    task, path = read_path(
         model,
         loss_fn,
         batches,
-        path.state_dict(0),
-        path.state_dict(1),
-        batch_norm="interpolate" if has_statistics(path) else "recalibrate",
-        examples=1,
+        path,
         calibration=calibration,
         test_batches=test_batches,
-        evaluation_batches=None,
         seed=seed,
     )
     t = [k / (points - 1) for k in range(points)]
@@ -131,7 +125,8 @@ def measure_ensemble(
     backend = chosen_backend(backend, task.stack, ends, task.deciding[0])
     with isolated_rng(seed, "evaluation", batches=test_batches):
         tests = [to_device(as_pair(batch), task.start.device) for batch in test_batches]
-    return summed_up(task, path, t, tests, task.stack.with_backend(backend))
+    stack = replace(task.stack, backend=backend, streams=False)  # a few are brought at once here
+    return summed_up(task, path, t, tests, stack)
 
 
 @quiet_vmap()
@@ -183,8 +178,7 @@ def log_probabilities(
                 "an ensemble needs outputs of shape (batch, classes) and targets that are class "
                 f"indices, shape (batch,); got {shapes[0]} and {shapes[1]}."
             )
-        wide = output.dtype if output.device.type == "mps" else torch.float64
-        return (output.to(wide).log_softmax(1),)
+        return (output.to(wide_type(output)).log_softmax(1),)
 
     with mode(stack.model, norm_trains=False):
         return forward_rows(stack, run, vectors, target, statistics)[0]

@@ -9,7 +9,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lowland.connectivity.bends import known_kind
-from lowland.connectivity.checks import refuse_no_number, refuse_no_rate, refuse_no_whole
+from lowland.connectivity.checks import (
+    refuse_empty,
+    refuse_no_momentum,
+    refuse_no_number,
+    refuse_no_rate,
+    refuse_no_whole,
+)
 from lowland.training import as_pair, batch_count, to_device
 from lowland.training.seeds import rng_states, set_rng_states
 
@@ -46,9 +52,8 @@ class Descent:
         refuse_no_whole(1, bends=self.bends)
         refuse_no_whole(0, steps=self.steps)
         refuse_no_rate(self.learning_rate)
-        refuse_no_number(momentum=self.momentum, weight_decay=self.weight_decay)
-        if not self.momentum < 1:
-            raise ValueError(f"momentum must lie in [0, 1); got {self.momentum}. Take 0.9.")
+        refuse_no_momentum(self.momentum)
+        refuse_no_number(weight_decay=self.weight_decay)
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
@@ -210,8 +215,4 @@ def rest_of_pass(fit: Fit, batches: Any, device: torch.device) -> Iterator[tuple
         fit.batch = read
         if batch_count(target) == full:
             yield to_device((inputs, target), device)
-    if not read:
-        raise ValueError(
-            "batches must hold at least one batch at every pass; got none. Pass a list or a "
-            "DataLoader, which can be read again, not a generator."
-        )
+    refuse_empty(read)

@@ -11,7 +11,7 @@ from lowland.connectivity.path_result import CycleResult, PathResult
 from lowland.results import Status, open_folder, read_json, write_json
 from lowland.training import broadcast, is_main_process
 
-__all__ = ["kept_choice", "load_cycle", "open_search", "save_cycle"]
+__all__ = ["kept_choice", "load_cycle", "load_result", "open_search", "save_cycle"]
 
 
 def open_search(
@@ -42,10 +42,22 @@ def open_search(
     folder = open_folder(out, settings, restart) if is_main_process() else FilePath(out)
     if not broadcast((folder / "result.json").exists()):
         return folder, None
-    settings = read_json(folder / "result.json")["settings"]
-    home = "cpu" if settings.get("pivots_on") == "cpu" else str(device)
-    found = PathResult.load(folder, device=home)
+    found = load_result(folder, str(device))
     return folder, None if found.status is Status.INTERRUPTED else found
+
+
+def load_result(folder: FilePath, device: str) -> PathResult:
+    """Read a result; a path that was found on the host may not fit anywhere else.
+
+    Args:
+        folder: A folder written by :meth:`PathResult.save`.
+        device: Where the pivots go, unless they lay on the host.
+
+    Returns:
+        The result.
+    """
+    settings = read_json(folder / "result.json")["settings"]
+    return PathResult.load(folder, "cpu" if settings.get("pivots_on") == "cpu" else device)
 
 
 def kept_choice(

@@ -5,6 +5,7 @@ losses of the minima on its diagonal.
 """
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import NamedTuple
 
 import torch
@@ -13,13 +14,18 @@ from torch import Tensor
 
 __all__ = [
     "Merge",
+    "Pair",
     "components",
+    "known_minima",
     "merges",
     "minimax",
     "route",
     "spanning_tree",
     "topographic_distance",
 ]
+
+
+Pair = tuple[int, int]
 
 
 class Merge(NamedTuple):
@@ -36,7 +42,7 @@ class Merge(NamedTuple):
     right: tuple[int, ...]
 
 
-def spanning_tree(saddles: Float[Tensor, "minima minima"]) -> list[tuple[int, int]]:
+def spanning_tree(saddles: Float[Tensor, "minima minima"]) -> list[Pair]:
     """Find the edges that join all minima with the lowest saddles.
 
     Args:
@@ -169,7 +175,11 @@ def route(saddles: Float[Tensor, "minima minima"], a: int, b: int) -> tuple[int,
 
     Returns:
         Numbers of the minima on the way, both ends included; empty if they are not joined.
+
+    Raises:
+        ValueError: If no minimum has such a number.
     """
+    known_minima(len(saddles), a, b)
     neighbors: dict[int, list[int]] = {k: [] for k in range(len(saddles))}
     for first, second in spanning_tree(saddles):
         neighbors[first].append(second)
@@ -180,6 +190,13 @@ def route(saddles: Float[Tensor, "minima minima"], a: int, b: int) -> tuple[int,
             return way
         ways += [(*way, k) for k in neighbors[way[-1]] if k not in way]
     return ()
+
+
+def known_minima(count: int, a: int, b: int) -> None:
+    """Refuse a number that no minimum has."""
+    whole = isinstance(a, Integral) and isinstance(b, Integral)
+    if not (whole and 0 <= a < count and 0 <= b < count):
+        raise ValueError(f"minima have numbers from 0 to {count - 1}; got {a!r} and {b!r}.")
 
 
 def topographic_distance(saddles: Float[Tensor, "minima minima"], a: int, b: int) -> float:
@@ -196,6 +213,9 @@ def topographic_distance(saddles: Float[Tensor, "minima minima"], a: int, b: int
     Returns:
         Climbs plus descents, in the unit of the loss; 0 for ``a == b``, infinite if the two are not
         joined.
+
+    Raises:
+        ValueError: If no minimum has such a number.
 
     Source:
         Meyer (1994), topographic distance and watershed lines; its form on the tree is ours.

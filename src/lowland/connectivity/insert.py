@@ -42,9 +42,19 @@ def insertion_residuals(
     Returns:
         Residuals; all zero where the pivots do not differ in loss.
 
+    Raises:
+        ValueError: If ``samples`` is no whole number, or the losses are not those of whole
+            segments.
+
     Source:
         Draxler et al., ICML 2018, appendix, Eq. 4, with its inequality turned round.
     """
+    refuse_no_whole(0, samples=samples)
+    if len(losses) < 2 or (len(losses) - 1) % (samples + 1):
+        raise ValueError(
+            f"losses must hold the first pivot and {samples + 1} points for each segment; got "
+            f"{len(losses)}. Evaluate at points_between(path, samples={samples})."
+        )
     pivots = losses[:: samples + 1]
     between = losses[:-1].view(-1, samples + 1)[:, 1:]
     alpha = torch.arange(1, samples + 1, dtype=losses.dtype, device=losses.device) / (samples + 1)
@@ -99,11 +109,17 @@ def insert_highest(
         The longer path, its weights (sum 1), and what was inserted, highest first.
 
     Raises:
-        ValueError: If ``count`` or ``threshold`` is negative.
+        ValueError: If ``count`` or ``threshold`` is negative, or the residuals are those of
+            another path.
     """
     refuse_no_whole(0, count=count)
     if not threshold >= 0:
         raise ValueError(f"threshold must be zero or more; got {threshold}. Take 0.2.")
+    if len(residuals) != len(weights):
+        raise ValueError(
+            f"residuals must hold a row for each of the {len(weights)} segments; got "
+            f"{len(residuals)}. Take those of this path."
+        )
     samples = residuals.shape[1]
     if samples == 0 or count == 0:
         return path, weights, ()

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf, nan
-from numbers import Integral
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -12,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lowland.connectivity import graph
-from lowland.connectivity.edge import Edge, Pair, mirrored, number, pair_folder
-from lowland.connectivity.graph import Merge
+from lowland.connectivity.edge import Edge, mirrored, number, pair_folder
+from lowland.connectivity.graph import Merge, Pair
 from lowland.connectivity.path_result import PathResult
 from lowland.connectivity.suggest import BEGUN, Known, suggest_pair
 from lowland.errors import OutcomeError
@@ -126,7 +125,6 @@ class Landscape:
         Returns:
             What :func:`lowland.connectivity.topographic_distance` returns.
         """
-        self.check(a, b)
         return graph.topographic_distance(self.saddles(metric), a, b)
 
     def route(self, a: int, b: int) -> tuple[int, ...]:
@@ -139,15 +137,7 @@ class Landscape:
         Returns:
             Numbers of the minima on the way; :meth:`path` gives the path of each step.
         """
-        self.check(a, b)
         return graph.route(self.saddles(), a, b)
-
-    def check(self, a: int, b: int) -> None:
-        """Refuse a number that no minimum has."""
-        count = len(self.losses)
-        whole = isinstance(a, Integral) and isinstance(b, Integral)
-        if not (whole and 0 <= a < count and 0 <= b < count):
-            raise ValueError(f"minima have numbers from 0 to {count - 1}; got {a!r} and {b!r}.")
 
     def mean_saddle(self, metric: str = "train_loss") -> float:
         """Average of a saddle over the tree of training losses, as in the paper's tables.
@@ -200,7 +190,7 @@ class Landscape:
         Raises:
             ValueError: If the pair was not tried.
         """
-        self.check(a, b)
+        graph.known_minima(len(self.losses), a, b)
         if a == b:
             raise ValueError(
                 f"a path joins two different minima; got {a} twice. Take one of the pairs of "

@@ -11,14 +11,11 @@ from lowland.connectivity.band import chosen_backend, known_backend
 from lowland.connectivity.checks import refuse_no_whole
 from lowland.connectivity.folder import open_search
 from lowland.connectivity.path_result import PathResult
-from lowland.connectivity.task import make_task
+from lowland.connectivity.task import TRIED, make_task
 from lowland.results import Status
 from lowland.training import Source, is_main_process, open_progress
 
 __all__ = ["linear_path"]
-
-# Examples on which the backends are tried: batch norm in training mode needs more than one.
-TRIED = 32
 
 
 def linear_path(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lowland.connectivity.band import chosen_backend
+from lowland.connectivity.checks import refuse_no_model
 from lowland.connectivity.ends import read_ends
 from lowland.connectivity.profile import measure_points
 from lowland.connectivity.schedule import Schedule
@@ -20,11 +21,7 @@ __all__ = ["fingerprint", "gather", "measured", "read_minima"]
 
 def read_minima(model: nn.Module, minima: Sequence[Source]) -> list[dict[str, Tensor]]:
     """Read all minima; what is wrong with one is told with its number."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(
-            f"model must be a torch.nn.Module, the architecture; got a {type(model).__name__}. "
-            "Checkpoints belong into minima."
-        )
+    refuse_no_model(model, "minima")
     if not isinstance(minima, Sequence | Mapping | FilePath | nn.Module):
         raise TypeError(
             "minima must be a list of state dicts, modules or checkpoint files; got a "

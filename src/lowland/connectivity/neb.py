@@ -9,8 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lowland.connectivity.checks import refuse_no_number, refuse_no_rate, refuse_no_whole
-from lowland.connectivity.path import segment_lengths
+from lowland.connectivity.checks import (
+    refuse_no_momentum,
+    refuse_no_number,
+    refuse_no_rate,
+    refuse_no_whole,
+)
+from lowland.connectivity.path import refuse_no_shares, segment_lengths
 from lowland.connectivity.sweep import descend, slide
 from lowland.connectivity.tangent import project, tangent_mix, tangents
 from lowland.errors import NoEffectWarning
@@ -24,7 +29,7 @@ LossAndGrad = Callable[[Tensor], tuple[Tensor, Tensor]]
 STEPS_BETWEEN_CHECKS = 50
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Relaxed:
     """Where a band came to rest.
 
@@ -96,7 +101,8 @@ def relax(
         The relaxed band. The path given is not changed.
 
     Raises:
-        ValueError: If an argument is out of its range, or ``loss_and_grad`` returns other shapes.
+        ValueError: If an argument is out of its range, ``weights`` do not sum to 1, or
+            ``loss_and_grad`` returns other shapes.
 
     Warns:
         NoEffectWarning: If the start is trapped by a symmetry.
@@ -177,18 +183,18 @@ def check_arguments(
             "path must hold at least one pivot between its two ends, shape (pivots >= 3, params); "
             f"got shape {tuple(path.shape)}. Insert pivots first, for instance with insert_equal."
         )
-    if weights.shape != (len(path) - 1,) or not bool((weights > 0).all()):
+    if len(weights) != len(path) - 1:
         raise ValueError(
             f"weights must hold a positive share for each of the {len(path) - 1} segments; "
             f"got {weights.tolist()}."
         )
+    refuse_no_shares(weights)
     refuse_no_whole(1, steps=steps)
     refuse_no_rate(learning_rate)
-    refuse_no_number(momentum=momentum, weight_decay=weight_decay)
+    refuse_no_momentum(momentum)
+    refuse_no_number(weight_decay=weight_decay)
     if spring_constant is not None:
         refuse_no_number(spring_constant=spring_constant)
-    if not momentum < 1:
-        raise ValueError(f"momentum must lie in [0, 1); got {momentum}. Take 0.9.")
 
 
 def check_shapes(path: Tensor, losses: Tensor, grads: Tensor) -> None:

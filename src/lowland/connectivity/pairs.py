@@ -10,17 +10,18 @@ from tempfile import TemporaryDirectory
 from time import sleep
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from lowland.connectivity.autoneb import find_path
 from lowland.connectivity.claims import Claims
-from lowland.connectivity.edge import Pair, name_of, pair_folder
+from lowland.connectivity.edge import name_of, pair_folder
+from lowland.connectivity.folder import load_result
+from lowland.connectivity.graph import Pair
 from lowland.connectivity.path_result import PathResult
 from lowland.results import Status, read_json
-from lowland.training import broadcast, is_main_process, save_state, use_threads
+from lowland.training import broadcast, device_of, is_main_process, save_state, use_threads
 
-__all__ = ["Workshop", "claims_of", "refuse_executor", "search"]
+__all__ = ["Workshop", "claims_of", "refuse_executor"]
 
 # Seconds between two looks at what another machine is doing.
 POLL = 0.2
@@ -95,14 +96,14 @@ class Workshop:
         """The path of a finished pair, from memory or from disk."""
         if pair in self.results or self.folder is None:
             return self.results[pair]
-        return PathResult.load(pair_folder(self.folder, pair), str(device_of(self.model)))
+        return load_result(pair_folder(self.folder, pair), str(device_of(self.model)))
 
     def is_finished(self, pair: Pair, until: int | None) -> bool:
         """Whether the path of a pair is there; it may have come from another machine."""
         if pair not in self.results and self.folder is not None:
             folder = pair_folder(self.folder, pair)
             if broadcast(is_main_process() and finished_on_disk(self.folder, pair, until)):
-                self.results[pair] = PathResult.load(folder, device=str(device_of(self.model)))
+                self.results[pair] = load_result(folder, str(device_of(self.model)))
         return pair in self.results
 
     def choose(self, pairs: Sequence[Pair], until: int | None) -> Pair | None:
@@ -212,7 +213,7 @@ def from_files(files: Mapping[str, bytes], device: str) -> PathResult:
     with TemporaryDirectory() as place:
         for name, content in files.items():
             (FilePath(place) / name).write_bytes(content)
-        return PathResult.load(place, device)
+        return load_result(FilePath(place), device)
 
 
 def as_file(state: Mapping[str, Tensor]) -> bytes:
@@ -232,11 +233,6 @@ def finished_on_disk(folder: FilePath | None, pair: Pair, until: int | None) -> 
 def is_enough(status: Status, cycles: int, until: int | None) -> bool:
     """Whether a search is over, or has come as far as was asked; the straight line counts."""
     return status is not Status.INTERRUPTED or (until is not None and cycles > until)
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Where the paths are to lie."""
-    return next(model.parameters()).device
 
 
 def claims_of(folder: FilePath | None) -> Any:

@@ -8,16 +8,26 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from lowland.connectivity.checks import refuse_no_whole
 from lowland.params import Layout
 from lowland.results import read_tensors, write_tensors
 
-__all__ = ["Path", "arc_fractions", "points_between", "redistribute", "segment_lengths"]
+__all__ = [
+    "Path",
+    "arc_fractions",
+    "places_of",
+    "points_between",
+    "redistribute",
+    "refuse_no_shares",
+    "segment_lengths",
+    "wide_type",
+]
 
 # Differences of pivots held at once, 256 MiB in float32.
 DIFFERENCES_AT_ONCE = 2**26
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Path:
     """A polyline of networks, from one minimum to another.
 
@@ -160,11 +170,15 @@ def segment_lengths(path: Float[Tensor, "pivots params"]) -> Float[Tensor, " seg
     Returns:
         Lengths, in float64 where the device has it: their cumulative sums are compared.
     """
-    wide = torch.float32 if path.device.type == "mps" else torch.float64
     rows = max(1, DIFFERENCES_AT_ONCE // max(1, path.shape[1]))
     parts = zip(path[1:].split(rows), path[:-1].split(rows), strict=True)
     lengths = [torch.linalg.vector_norm(ahead - here, dim=1) for ahead, here in parts]
-    return torch.cat(lengths).to(wide)
+    return torch.cat(lengths).to(wide_type(path))
+
+
+def wide_type(like: Tensor) -> torch.dtype:
+    """The type of sums that are compared: float64 where the device has it."""
+    return torch.float32 if like.device.type == "mps" else torch.float64
 
 
 def redistribute(
@@ -183,14 +197,27 @@ def redistribute(
     Returns:
         New pivots, one more than there are weights.
 
+    Raises:
+        ValueError: If the weights are no shares.
+
     Source:
         Draxler et al., ICML 2018, section 3.2 and Eq. E7 of the specification.
     """
+    refuse_no_shares(weights)
     segment, alpha = places_of(segment_lengths(path), weights)
     last = segment.new_full((1,), len(path) - 1)
     new = path.index_select(0, torch.cat([segment.new_zeros(1), segment, last]))
     new[1:-1].lerp_(path.index_select(0, segment + 1), alpha.to(path.dtype).unsqueeze(1))
     return new
+
+
+def refuse_no_shares(weights: Float[Tensor, " segments"]) -> None:
+    """Refuse shares that do not divide the length of a path."""
+    if not bool((weights > 0).all() & ((weights.sum() - 1).abs() < 1e-3)):
+        raise ValueError(
+            "weights must hold a positive share of the length for each segment, sum 1; got "
+            f"{weights.tolist()}. Divide them by their sum."
+        )
 
 
 def places_of(
@@ -225,7 +252,11 @@ def points_between(
 
     Returns:
         The points, in the order of the path; pivots bit for bit.
+
+    Raises:
+        ValueError: If ``samples`` is no whole number, or negative.
     """
+    refuse_no_whole(0, samples=samples)
     number = (len(path) - 1) * (samples + 1) + 1
     index = torch.tensor(range(number) if rows is None else rows, device=path.device)
     segment = (index // (samples + 1)).clamp_max(len(path) - 2)
@@ -244,10 +275,9 @@ def arc_fractions(path: Float[Tensor, "pivots params"], samples: int) -> Float[T
         Fractions of the arc length, from 0 to 1.
 
     Raises:
-        ValueError: If ``samples`` is negative.
+        ValueError: If ``samples`` is no whole number, or negative.
     """
-    if samples < 0:
-        raise ValueError(f"samples must be zero or more points per segment; got {samples}.")
+    refuse_no_whole(0, samples=samples)
     lengths = segment_lengths(path)
     arc = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
     alpha = torch.arange(samples + 1, dtype=lengths.dtype, device=path.device) / (samples + 1)

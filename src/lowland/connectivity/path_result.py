@@ -16,7 +16,7 @@ from lowland.results import Status, plain, read_json, write_json
 __all__ = ["CycleResult", "PathResult"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CycleResult:
     """One cycle of AutoNEB; number 0 is the straight line.
 

@@ -16,7 +16,6 @@ __all__ = [
     "compose",
     "identity",
     "index_of",
-    "labels_in",
     "permuted",
     "shuffled",
 ]

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from lowland.connectivity.checks import refuse_unknown
 from lowland.connectivity.folder import kept_choice
 from lowland.connectivity.probe import pass_bytes
 from lowland.connectivity.schedule import Schedule
@@ -145,6 +146,5 @@ def most_pivots(schedule: Schedule) -> int:
 
 def known_place(pivots_on: str) -> str:
     """Refuse a name that is none."""
-    if pivots_on not in PLACES:
-        raise ValueError(f"pivots_on must be 'auto', 'device' or 'cpu'; got {pivots_on!r}.")
+    refuse_unknown(PLACES, pivots_on=pivots_on)
     return pivots_on

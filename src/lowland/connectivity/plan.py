@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lowland.connectivity.edge import Edge, Pair
+from lowland.connectivity.edge import Edge
+from lowland.connectivity.graph import Pair
 from lowland.connectivity.path_result import PathResult
 from lowland.connectivity.suggest import BEGUN, Known, suggest_pair
 

@@ -8,17 +8,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lowland.connectivity.along import read_path
 from lowland.connectivity.band import chosen_backend
 from lowland.connectivity.checks import refuse_no_number, refuse_no_whole
 from lowland.connectivity.path import Path
 from lowland.connectivity.profile import measure_points
-from lowland.connectivity.task import make_task
 from lowland.training import generator
 
 __all__ = ["Plane", "measure_plane"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plane:
     """Training loss on a grid in a plane.
 
@@ -78,22 +78,12 @@ def measure_plane(
     """
     refuse_no_whole(2, resolution=resolution)
     refuse_no_number(margin=margin)
-    task = make_task(
-        model,
-        loss_fn,
-        batches,
-        path.state_dict(0),
-        path.state_dict(1),
-        batch_norm="interpolate" if has_statistics(path) else "recalibrate",
-        examples=examples,
-        calibration=calibration,
-        test_batches=None,
-        evaluation_batches=None,
-        seed=seed,
+    task, path = read_path(
+        model, loss_fn, batches, path, examples=examples, calibration=calibration, seed=seed
     )
     if not task.distance:
         raise ValueError("the ends of the path must differ; a plane through one point has no axes.")
-    corners = path.pivots.to(task.start)
+    corners = path.pivots
     backend = chosen_backend(backend, task.stack, corners, task.deciding[0])
     axes = plane_axes(corners, seed)
     pivots = (corners - corners[0]) @ axes.T
@@ -108,11 +98,6 @@ def measure_plane(
         seed=seed,
     )
     return Plane(x.cpu(), y.cpu(), loss.view(resolution, resolution), pivots.cpu(), backend)
-
-
-def has_statistics(path: Path) -> bool:
-    """Whether batch-norm statistics are coordinates of a path."""
-    return any(name.endswith("running_mean") for name in path.layout.names)
 
 
 def plane_axes(pivots: Float[Tensor, "pivots params"], seed: int) -> Float[Tensor, "2 params"]:

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lowland.connectivity.path import arc_fractions, points_between
+from lowland.connectivity.checks import refuse_empty
+from lowland.connectivity.path import arc_fractions, points_between, wide_type
 from lowland.connectivity.quiet import quiet_vmap
 from lowland.connectivity.stack import Stack, per_example, recalibrated
 from lowland.training import (
@@ -27,7 +28,7 @@ __all__ = ["Profile", "measure_points", "measure_profile"]
 COORDINATES_AT_ONCE = 2**26
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Profile:
     """Metrics at points along a path, in float64 on the host.
 
@@ -232,12 +233,10 @@ def losses_at(
             added = [total(metric) for metric in metrics]
             sums = [a + b for a, b in zip(sums, added, strict=True)] if count else added
             count += batch_count(target)
-    if not count:
-        raise ValueError("batches must hold at least one batch; got none. Is the data set empty?")
+    refuse_empty(len(sums))
     return [column.cpu().double() / count for column in sums]
 
 
 def total(metric: Tensor) -> Tensor:
     """Sum over a batch, in float64 where the device has it."""
-    wide = torch.float32 if metric.device.type == "mps" else torch.float64
-    return metric.sum(1, dtype=wide)
+    return metric.sum(1, dtype=wide_type(metric))

@@ -1,12 +1,27 @@
 """Which cycles AutoNEB runs, and the presets."""
 
 from dataclasses import dataclass
-from math import inf
-from numbers import Integral, Real
+from numbers import Real
 
-from lowland.connectivity.checks import refuse_no_number, refuse_no_whole
+from lowland.connectivity.checks import (
+    refuse_no_momentum,
+    refuse_no_number,
+    refuse_no_rate,
+    refuse_no_whole,
+    refuse_unknown,
+)
+from lowland.connectivity.tangent import TANGENTS
 
-__all__ = ["SCHEDULES", "Cycle", "Schedule", "laptop", "official", "paper", "schedule_named"]
+__all__ = [
+    "BATCH_NORMS",
+    "SCHEDULES",
+    "Cycle",
+    "Schedule",
+    "paper",
+    "schedule_named",
+]
+
+BATCH_NORMS = ("recalibrate", "interpolate")
 
 
 @dataclass(frozen=True)
@@ -27,16 +42,10 @@ class Cycle:
     count: int = 2
 
     def __post_init__(self):
-        whole = isinstance(self.steps, Integral) and isinstance(self.count, Integral)
-        finite = isinstance(self.learning_rate, Real) and 0 < self.learning_rate < inf
-        if not (whole and finite) or self.steps < 1 or self.count < 0:
-            raise ValueError(
-                "a cycle needs whole numbers steps >= 1 and count >= 0, and a finite "
-                "learning_rate > 0; got "
-                f"steps={self.steps}, learning_rate={self.learning_rate}, count={self.count}."
-            )
-        if self.insert not in ("equal", "highest"):
-            raise ValueError(f"insert must be 'equal' or 'highest'; got {self.insert!r}.")
+        refuse_no_whole(1, steps=self.steps)
+        refuse_no_whole(0, count=self.count)
+        refuse_no_rate(self.learning_rate)
+        refuse_unknown(("equal", "highest"), insert=self.insert)
 
 
 @dataclass(frozen=True)
@@ -83,14 +92,8 @@ class Schedule:
                 "the first cycle must insert at least one pivot per segment, as in "
                 f"Cycle(steps, learning_rate, insert='equal', count=3); got {self.cycles[:1]}."
             )
-        if self.tangent not in ("paper", "improved", "official"):
-            raise ValueError(
-                f"tangent must be 'paper', 'improved' or 'official'; got {self.tangent!r}."
-            )
-        if self.batch_norm not in ("recalibrate", "interpolate"):
-            raise ValueError(
-                f"batch_norm must be 'recalibrate' or 'interpolate'; got {self.batch_norm!r}."
-            )
+        refuse_unknown(TANGENTS, tangent=self.tangent)
+        refuse_unknown(BATCH_NORMS, batch_norm=self.batch_norm)
         if self.climb and self.spring_constant is None:
             raise ValueError(
                 "climb=True needs a spring_constant: redistribution would move the climbing pivot "
@@ -98,9 +101,8 @@ class Schedule:
             )
         if self.spring_constant is not None:
             refuse_no_number(spring_constant=self.spring_constant)
-        refuse_no_number(weight_decay=self.weight_decay, momentum=self.momentum)
-        if not self.momentum < 1:
-            raise ValueError(f"momentum must lie in [0, 1); got {self.momentum}. Take 0.9.")
+        refuse_no_number(weight_decay=self.weight_decay)
+        refuse_no_momentum(self.momentum)
         if not (isinstance(self.threshold, Real) and self.threshold >= 0):
             raise ValueError(
                 f"threshold must be a number, zero or more (inf inserts nothing); got "
@@ -161,7 +163,7 @@ def schedule_named(schedule: str | Schedule) -> Schedule:
     """
     if isinstance(schedule, Schedule):
         return schedule
-    if schedule not in SCHEDULES:
+    if schedule not in [*SCHEDULES]:
         raise ValueError(
             f"schedule must be one of {', '.join(map(repr, SCHEDULES))}, or a Schedule; "
             f"got {schedule!r}."

@@ -16,6 +16,7 @@ from lowland.training import (
     autocast,
     batch_count,
     checked_losses,
+    device_of,
     mistakes,
     mode,
 )
@@ -79,7 +80,7 @@ class Stack:
     @property
     def device(self) -> torch.device:
         """Where the network computes."""
-        return next(self.model.parameters()).device
+        return device_of(self.model)
 
     @property
     def layout(self) -> Layout:

@@ -11,28 +11,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lowland.connectivity.graph import components, spanning_tree
+from lowland.connectivity.graph import Pair, components, spanning_tree
 
-__all__ = [
-    "BEGUN",
-    "RULES",
-    "Known",
-    "bounded",
-    "disconnected",
-    "early_cut",
-    "early_tree",
-    "lowest",
-    "suggest_pair",
-    "tree",
-]
+__all__ = ["BEGUN", "RULES", "Known", "known_rule", "suggest_pair"]
 
 # A path that could be lower by less than this share of a saddle is not worth a search.
 NEGLIGIBLE = 1e-6
 
-Pair = tuple[int, int]
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Known:
     """What is known when the next pair is chosen.
 
@@ -85,13 +72,19 @@ def suggest_pair(rule: str, known: Known) -> Pair | None:
     Raises:
         ValueError: If there is no such rule, or it needs early saddles and there are none.
     """
-    if rule not in RULES:
-        raise ValueError(f"suggest must be one of {', '.join(map(repr, RULES))}; got {rule!r}.")
+    known_rule(rule)
     for engine in RULES[rule]:
         pair = engine(known)
         if pair is not None:
             return min(pair), max(pair)
     return None
+
+
+def known_rule(rule: str) -> str:
+    """Refuse a rule that is none."""
+    if rule not in [*RULES]:
+        raise ValueError(f"suggest must be one of {', '.join(map(repr, RULES))}; got {rule!r}.")
+    return rule
 
 
 def disconnected(known: Known) -> Pair | None:

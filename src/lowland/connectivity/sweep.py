@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lowland.connectivity.path import places_of
+from lowland.connectivity.path import places_of, wide_type
 
 __all__ = ["descend", "slide"]
 
@@ -144,8 +144,3 @@ def one_by_one(
     torch.sub(new[-1], new[-2], out=room)
     squares.append(torch.dot(room, room))
     return torch.stack(squares).to(wide_type(path)).sqrt_()
-
-
-def wide_type(path: Tensor) -> torch.dtype:
-    """The type of lengths, whose cumulative sums are compared."""
-    return torch.float32 if path.device.type == "mps" else torch.float64

@@ -4,9 +4,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lowland.connectivity.checks import refuse_unknown
 from lowland.connectivity.path import segment_lengths
 
-__all__ = ["project", "tangent_mix", "tangents"]
+__all__ = ["TANGENTS", "project", "tangent_mix", "tangents"]
+
+TANGENTS = ("paper", "improved", "official")
 
 
 def tangents(
@@ -63,8 +66,7 @@ def tangent_mix(
     uphill = torch.stack([rising, ~rising]).to(lengths.dtype)
     if kind == "paper":
         return uphill
-    if kind not in ("improved", "official"):
-        raise ValueError(f"tangent must be 'paper', 'improved' or 'official'; got {kind!r}.")
+    refuse_unknown(TANGENTS, tangent=kind)
     up, down = losses[2:] - losses[1:-1], losses[1:-1] - losses[:-2]
     slope = ((up > 0) & (down > 0)) | ((up < 0) & (down < 0))
     larger, smaller = torch.maximum(up.abs(), down.abs()), torch.minimum(up.abs(), down.abs())

@@ -1,7 +1,7 @@
 """Two minima and the data they are joined on, checked and ready."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,14 +9,23 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lowland.connectivity.checks import refuse_no_batches, refuse_no_whole
+from lowland.connectivity.checks import (
+    refuse_empty,
+    refuse_iterator,
+    refuse_no_batches,
+    refuse_no_model,
+    refuse_no_whole,
+)
 from lowland.connectivity.ends import read_ends
 from lowland.connectivity.path import Path
 from lowland.connectivity.profile import Profile, measure_profile
 from lowland.connectivity.stack import Stack
 from lowland.training import Source, as_pair, batch_count, isolated_rng, tensors_in, to_device
 
-__all__ = ["Task", "make_task", "refuse_bad_ends"]
+__all__ = ["TRIED", "Task", "make_task", "refuse_bad_ends"]
+
+# Examples on which backends are tried: batch norm in training mode needs more than one.
+TRIED = 32
 
 
 @dataclass(frozen=True)
@@ -126,11 +135,7 @@ def make_task(
         TypeError: If the model is no module.
         ValueError: If the ends do not fit, there is no batch, or a number is wrong.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(
-            f"model must be a torch.nn.Module, the architecture; got a {type(model).__name__}. "
-            "Checkpoints belong into start and end."
-        )
+    refuse_no_model(model, "start and end")
     refuse_no_whole(1, examples=examples, calibration=calibration)
     refuse_no_batches(batches=batches)
     given = {"evaluation_batches": evaluation_batches, "test_batches": test_batches}
@@ -164,16 +169,6 @@ def make_task(
     )
 
 
-def refuse_iterator(batches: Any) -> None:
-    """Refuse what is used up after one pass."""
-    if isinstance(batches, Iterator):
-        raise ValueError(
-            "batches must be readable again and again; got a "
-            f"{type(batches).__name__}, which is used up after one pass. Pass a list or a "
-            "DataLoader."
-        )
-
-
 def refuse_bad_ends(profile: Profile) -> None:
     """Refuse ends whose loss is not finite.
 
@@ -199,11 +194,7 @@ def first_examples(batches: Any, number: int, device: torch.device) -> list[tupl
         count += batch_count(kept[-1][1])
         if count >= number:
             break
-    if not kept:
-        raise ValueError(
-            "batches must hold at least one batch at every pass; got none. Pass a list or a "
-            "DataLoader, which can be read again, not a generator that is used up."
-        )
+    refuse_empty(len(kept))
     return kept
 
 

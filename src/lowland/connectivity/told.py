@@ -1,5 +1,7 @@
-"""What a search tells a tracker while it goes on: cycles of a path, and pairs of minima."""
+"""What a search tells: a tracker of its cycles and pairs, the log of an interruption."""
 
+import logging
+from pathlib import Path as FilePath
 from typing import Any
 
 from lowland.connectivity.edge import Edge
@@ -7,7 +9,7 @@ from lowland.connectivity.path_result import CycleResult
 from lowland.results import plain
 from lowland.training import Log
 
-__all__ = ["tell_cycle", "tell_pair"]
+__all__ = ["tell_cycle", "tell_interrupted", "tell_pair"]
 
 
 def tell_cycle(log: Log | None, found: CycleResult, step: int) -> None:
@@ -46,3 +48,14 @@ def tell(log: Log | None, values: dict[str, Any]) -> None:
     if log is not None:
         known = {name: value for name, value in plain(values).items() if value is not None}
         log(known, known["step"])
+
+
+def tell_interrupted(message: str, folder: FilePath | None) -> None:
+    """Say how far a search has come, and whether it can go on.
+
+    Args:
+        message: How far.
+        folder: Where it is saved, or None.
+    """
+    again = "the same call goes on" if folder else "without out= nothing is saved"
+    logging.getLogger("lowland").warning("interrupted: %s %s.", message, again)
