@@ -266,7 +266,7 @@ def test_every_replica_has_a_heat_of_its_own():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"replicas": 1}, "at least 2 replicas"),
+        ({"replicas": 1}, "replicas must be a whole number, at least 2; got 1"),
         ({"lags": [-1]}, "lags must be whole"),
         ({"lags": []}, "lags must be whole"),
         ({"batches": []}, "at least one batch"),

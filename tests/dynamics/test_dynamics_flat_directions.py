@@ -254,6 +254,12 @@ def test_bad_input(bases):
         negative_directions(operator, eps=-1.0)
     with pytest.raises(ValueError, match="at least 1"):
         flat_directions(operator, eps=1.0, probes=0)
+
+
+@pytest.mark.untyped  # a checker puts frames of its own in between
+def test_more_steps_than_parameters(bases):
+    """The caller's line is named."""
+    operator = rotated(-torch.linspace(0, 1, 400, dtype=float64), bases[400])
     with pytest.warns(UserWarning, match="must not exceed") as told:
         flat_directions(operator, eps=2.0, steps=401, probes=2)
-    assert told[0].filename == __file__  # the caller's
+    assert told[0].filename == __file__

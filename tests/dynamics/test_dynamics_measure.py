@@ -152,8 +152,27 @@ def test_phases_of_a_run():
         ({"steps": 5, "noise_batches": 1}, "noise_batches must be 0 or at least 2; got 1"),
         ({"steps": 5, "waits": [9], "lags": [1]}, "a pair that ends within the run"),
         ({"steps": 50, "recorder": {"memory": "none"}}, "memory must be one of"),
+        ({"steps": 50, "lags": [1]}, "give waits and lags together, .* got lags alone"),
+        ({"steps": 50, "loss_times": [-1]}, "loss_times must be whole .* to 50, the last; got"),
+        ({"steps": 50, "noise_times": [51]}, "noise_times must be whole .* to 50, the last; got"),
+        pytest.param(
+            {"steps": 50, "clone_times": [2.5]},
+            "clone_times must be whole .* to 50, the last; got",
+            marks=pytest.mark.untyped,
+        ),
+        ({"steps": 50, "clone_times": [20], "replicas": 1}, "replicas must be .* 2; got 1"),
+        pytest.param(
+            {"steps": 50, "clone_times": [20], "clone_lags": [1.5]},
+            "clone_lags must be whole",
+            marks=pytest.mark.untyped,
+        ),
+        ({"steps": 50, "loss_batches": iter([])}, "loss_batches must be read again"),
     ],
 )
 def test_bad_input_is_told_in_words(options, words):
+    """Before the first update, not when its time has come."""
+    model = seeded(norm_mlp, 1)
+    before = deepcopy(model.state_dict())
     with pytest.raises(ValueError, match=words):
-        measure_dynamics(seeded(norm_mlp, 1), losses, class_batches(4), **options)
+        measure_dynamics(model, losses, class_batches(4), **options)
+    assert same(dict(before), dict(model.state_dict()))

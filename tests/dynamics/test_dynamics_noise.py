@@ -1,10 +1,6 @@
 """Gradient noise against populations whose covariance is known, and the walk that it makes."""
 
-import os
-import subprocess
-import sys
 from math import sqrt
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +10,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.nn.utils.rnn import pack_padded_sequence
 from torch.testing import assert_close
 
+from forked import run_ranks
 from lowland.dynamics.free_walk import free_displacement, momentum_factor
 from lowland.dynamics.noise import GradientNoise, gradient_noise
 from lowland.dynamics.recorder import TwoTimeRecorder
@@ -186,11 +183,7 @@ def test_batch_norm_is_explicit():
 
 @pytest.mark.slow
 def test_two_processes_measure_what_one_does(tmp_path):
-    paths = os.pathsep.join([str(Path(two_noises.__file__).parents[1]), *sys.path[:1]])
-    environment = os.environ | {"PYTHONPATH": paths, "PYTHONWARNINGS": "ignore"}
-    subprocess.run(
-        [sys.executable, two_noises.__file__, tmp_path], check=True, env=environment, timeout=120
-    )
+    run_ranks(two_noises.one_process, tmp_path)
     for name, options in two_noises.OPTIONS.items():
         first, second = (read_json(tmp_path / f"{name}-{rank}.json") for rank in (0, 1))
         assert first == second

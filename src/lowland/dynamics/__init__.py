@@ -15,6 +15,7 @@ from lowland.dynamics.eigen_displacement import (
 )
 from lowland.dynamics.filter_counts import filtered_count
 from lowland.dynamics.flat_directions import flat_directions, negative_directions
+from lowland.dynamics.free_walk import free_displacement
 from lowland.dynamics.landscape import hessian_edges, negative_fraction
 from lowland.dynamics.langevin import simulate_p_spin
 from lowland.dynamics.langevin_sgd import LangevinSGD
@@ -23,10 +24,12 @@ from lowland.dynamics.mean_field_result import MeanField
 from lowland.dynamics.measure import measure_dynamics
 from lowland.dynamics.measure_result import Dynamics
 from lowland.dynamics.noise import GradientNoise, gradient_noise
+from lowland.dynamics.normalized import over_integral, over_noise
 from lowland.dynamics.p_spin import PSpin
 from lowland.dynamics.phases import Phases, find_phases
 from lowland.dynamics.products import hessian_product
 from lowland.dynamics.recorder import TwoTimeRecorder
+from lowland.dynamics.sharpness import Sharpness, find_sharpness
 from lowland.dynamics.spectral_density import (
     SpectralDensity,
     exact_spectrum,
@@ -51,6 +54,7 @@ __all__ = [
     "MultiTau",
     "PSpin",
     "Phases",
+    "Sharpness",
     "SpectralDensity",
     "SphericalSK",
     "StationaryWindow",
@@ -66,7 +70,9 @@ __all__ = [
     "exact_spectrum",
     "filtered_count",
     "find_phases",
+    "find_sharpness",
     "flat_directions",
+    "free_displacement",
     "gradient_noise",
     "hessian_edges",
     "hessian_product",
@@ -77,6 +83,8 @@ __all__ = [
     "measure_dynamics",
     "negative_directions",
     "negative_fraction",
+    "over_integral",
+    "over_noise",
     "plan",
     "simulate_p_spin",
     "solve_mean_field",

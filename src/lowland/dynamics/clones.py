@@ -30,7 +30,7 @@ from lowland.training import (
 )
 from lowland.training.evaluate import LossFn
 
-__all__ = ["Clones", "clone_displacement", "fork", "measure_clones"]
+__all__ = ["Clones", "check_count", "clone_displacement", "fork", "measure_clones"]
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,12 @@ def clone_displacement(replicas: Sequence[Source]) -> float:
         Specification, section 3.2.
     """
     vectors = [Weights(replica).read() for replica in replicas]
-    check_replicas(len(vectors), {len(vector) for vector in vectors})
+    sizes = {len(vector) for vector in vectors}
+    if len(vectors) < 2 or len(sizes) != 1:
+        raise ValueError(
+            "there must be at least 2 replicas of one size; got "
+            f"{len(vectors)} of sizes {sorted(sizes)}."
+        )
     squares, _ = apart(vectors)
     return float(squares.sum()) / (len(vectors) * (len(vectors) - 1) * len(vectors[0]))
 
@@ -106,14 +111,6 @@ def apart(vectors: Sequence[Tensor]) -> tuple[Float[Tensor, " pairs"], list[tupl
         for a, b in pairs
     ]
     return as_tensor(found, vectors[0].device).cpu(), pairs
-
-
-def check_replicas(count: int, sizes: set[int]) -> None:
-    """Refuse a single replica, and different ones."""
-    if count < 2 or len(sizes) != 1:
-        raise ValueError(
-            f"there must be at least 2 replicas of one size; got {count} of sizes {sorted(sizes)}."
-        )
 
 
 def fork(
@@ -138,7 +135,7 @@ def fork(
     Source:
         Ours.
     """
-    check_replicas(replicas, {0})
+    check_count(replicas)
     mine = {id(parameter) for parameter in model.parameters()}
     if not any(id(p) in mine for group in optimizer.param_groups for p in group["params"]):
         raise ValueError(
@@ -154,6 +151,19 @@ def fork(
             twin[1].reseed(seed_from(seed, "heat of a clone", index))
         copies.append(twin)
     return copies
+
+
+def check_count(replicas: int) -> None:
+    """Refuse a number of replicas that cannot be compared.
+
+    Args:
+        replicas: How many.
+
+    Raises:
+        ValueError: If there are fewer than two, or a part of one.
+    """
+    if replicas < 2 or replicas != int(replicas):
+        raise ValueError(f"replicas must be a whole number, at least 2; got {replicas}.")
 
 
 def measure_clones(

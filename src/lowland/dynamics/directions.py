@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lowland.dynamics.sums import wide
 from lowland.dynamics.weights import Source
 
 __all__ = ["FilterMotion", "direction_displacement"]
@@ -119,10 +120,10 @@ def groups_of_transposed(source: Source) -> dict[str, int]:
 
 def as_filters(tensor: Tensor, groups: int) -> Float[Tensor, "filters params"]:
     """One row per output filter, in float64 where the device has it."""
-    wide = tensor.float() if tensor.device.type == "mps" else tensor.double()
+    rows = tensor.to(wide(tensor.device))
     if groups:  # (inputs, outputs of a group, ...)
-        return wide.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1).flatten(1)
-    return wide.flatten(1)
+        rows = rows.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
+    return rows.flatten(1)
 
 
 def motion(

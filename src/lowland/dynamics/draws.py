@@ -112,18 +112,19 @@ def batches_to_measure(
     return Draws(make, count, batch_size, apart, drawn=True)
 
 
-def check_batches(batches: Iterable[Any]) -> None:
+def check_batches(batches: Iterable[Any], name: str = "batches") -> None:
     """Refuse batches that are gone once they are read.
 
     Args:
         batches: Must be re-iterable.
+        name: What the caller calls them.
 
     Raises:
         ValueError: If it is an iterator.
     """
     if hasattr(batches, "__next__"):
         raise ValueError(
-            f"batches must be read again and again; got a {type(batches).__name__}, whose batches "
+            f"{name} must be read again and again; got a {type(batches).__name__}, whose batches "
             "would be missing afterwards. Pass a list or a loader."
         )
 

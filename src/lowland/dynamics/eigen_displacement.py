@@ -3,13 +3,13 @@
 import warnings
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from lowland.dynamics.lanczos import Space, grow
 from lowland.dynamics.operators import Operator
 from lowland.dynamics.probes import probe_vectors
+from lowland.dynamics.sums import wide
 from lowland.dynamics.weights import Source, Weights
 
 __all__ = ["Directions", "eigen_displacement", "leading_directions"]
@@ -103,8 +103,8 @@ def leading_directions(
     if not 1 <= count <= steps:
         raise ValueError(f"count must be at least 1 and at most steps, {steps}; got {count}.")
     (start,) = probe_vectors(operator, range(1), seed)
-    wide = torch.float32 if start.device.type == "mps" else torch.float64
-    space = Space(start.to(wide), steps, operator.dtype, wide, steps)
+    finest = wide(start.device)
+    space = Space(start.to(finest), steps, operator.dtype, finest, steps)
     grow(operator, [space], steps)
     values, inner = space.tridiagonal().eigh()
     if len(values) < count:

@@ -14,6 +14,7 @@ from torch.nn.utils.parametrizations import _WeightNorm
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.overrides import TorchFunctionMode
 
+from lowland.dynamics.draws import check_batches
 from lowland.errors import FallbackWarning, UnsupportedModelError
 from lowland.params import Layout, call_at, trainable
 from lowland.training import (
@@ -166,11 +167,7 @@ def mean_loss(
     """
     if batch_norm not in BATCH_NORMS:
         raise ValueError(f"batch_norm must be one of {BATCH_NORMS}; got {batch_norm!r}.")
-    if hasattr(batches, "__next__"):
-        raise ValueError(
-            f"batches must be read many times; got a {type(batches).__name__}, which ends after "
-            "one. Pass a list or a loader."
-        )
+    check_batches(batches)
     layout = trainable(model)
     named = dict(model.named_parameters())
     check_parameters({name: named[name] for name in layout.names})

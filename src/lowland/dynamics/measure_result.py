@@ -26,7 +26,8 @@ class Dynamics:
         message: A sentence on how it ended.
         two_time: Displacements of the weights between pairs of instants.
         losses: Rows with ``step``, ``loss`` and ``error`` of the training data in eval mode, and
-            ``learning_rate`` (of the next update) and ``age`` (sum of the rates of those so far).
+            ``learning_rate`` (of the next update) and ``age`` (sum of the rates of those so far;
+            over 1 - mu with a momentum mu it is the age of :func:`flat_directions`).
         noise: Rows with ``step`` and the numbers of :class:`GradientNoise`.
         clones: Rows with ``waiting_time``, ``lag``, ``displacement`` between replicas, its
             standard error, and ``raw``.
@@ -36,6 +37,7 @@ class Dynamics:
         steps: Updates done.
         seconds: Wall time, over all calls that shared the folder.
         training: How training went, with the weights.
+        sharpness: Rows with ``step``, ``sharpness`` and its ``residual``, if asked for.
     """
 
     status: Status
@@ -49,6 +51,7 @@ class Dynamics:
     steps: int
     seconds: float
     training: TrainResult = field(repr=False)
+    sharpness: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def normalization(self) -> str:
@@ -93,6 +96,7 @@ class Dynamics:
             "losses": self.losses,
             "noise": self.noise,
             "clones": self.clones,
+            "sharpness": self.sharpness,
             "optimizer": self.optimizer,
             "dimensionless": self.dimensionless,
             "normalization": self.normalization,
@@ -132,6 +136,7 @@ class Dynamics:
             two_time=TwoTime.load(folder),
             seconds=values["seconds"],
             training=TrainResult.load(folder),
+            sharpness=values.get("sharpness", []),
             **{name: values[name] for name in names},
         )
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from lowland.dynamics.draws import Draws, batches_to_measure
 from lowland.dynamics.gradients import batch_gradient, example_gradients
+from lowland.dynamics.mean_loss import BATCH_NORMS
 from lowland.dynamics.scatter import Found, PairScatter, Scatter
 from lowland.errors import LowlandError
 from lowland.params import trainable
@@ -27,7 +28,6 @@ from lowland.training.evaluate import LossFn
 __all__ = ["GradientNoise", "NotFiniteError", "gradient_noise"]
 
 SAMPLINGS = ("iid", "epoch")
-NORMS = ("eval", "train")
 
 
 class NotFiniteError(LowlandError, ValueError):
@@ -181,9 +181,9 @@ def check_arguments(
     n_batches: int, sampling: str, batch_norm: str, *, per_sample: bool, pair: bool
 ) -> None:
     """Refuse arguments that mean nothing."""
-    if sampling not in SAMPLINGS or batch_norm not in NORMS:
+    if sampling not in SAMPLINGS or batch_norm not in BATCH_NORMS:
         raise ValueError(
-            f"sampling must be one of {SAMPLINGS} and batch_norm one of {NORMS}; got "
+            f"sampling must be one of {SAMPLINGS} and batch_norm one of {BATCH_NORMS}; got "
             f"{sampling!r} and {batch_norm!r}."
         )
     if n_batches < (4 if pair else 2) or n_batches != int(n_batches):

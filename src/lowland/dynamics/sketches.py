@@ -41,8 +41,6 @@ class Sketches:
         Specification, section 3.2.
     """
 
-    exact = False
-
     def __init__(
         self,
         weights: Weights,

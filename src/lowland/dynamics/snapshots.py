@@ -31,8 +31,6 @@ class Snapshots:
         Specification, section 3.2.
     """
 
-    exact = True
-
     def __init__(self, weights: Weights, device: torch.device, *, per_layer: bool, reduce: Reduce):
         self.kept: dict[int, tuple[Tensor, ...]] = {}
         self.weights, self.device, self.reduce = weights, device, reduce

@@ -35,12 +35,12 @@ class SpectralDensity:
     floor: float
 
     @property
-    def nodes(self) -> list[Float[Tensor, " steps"]]:
+    def nodes(self) -> list[Float[Tensor, " _steps"]]:
         """Ritz values of each probe, ascending."""
         return [measure.nodes for measure in self.measures]
 
     @property
-    def weights(self) -> list[Float[Tensor, " steps"]]:
+    def weights(self) -> list[Float[Tensor, " _steps"]]:
         """Weights of each probe, adding up to 1."""
         return [measure.weights for measure in self.measures]
 

@@ -50,7 +50,7 @@ def pieces_of(
 
 
 def cut(
-    parts: Sequence[Float[Tensor, " part"]], pieces: list[tuple[int, int, int]]
+    parts: Sequence[Float[Tensor, " _part"]], pieces: list[tuple[int, int, int]]
 ) -> list[list[Tensor]]:
     """Find the pieces of a vector that lies in parts.
 
@@ -77,8 +77,8 @@ def cut(
 
 @torch.inference_mode()
 def power_sums(
-    now: Sequence[Sequence[Float[Tensor, " part"]]],
-    past: Sequence[Sequence[Float[Tensor, " piece"]]],
+    now: Sequence[Sequence[Float[Tensor, " _part"]]],
+    past: Sequence[Sequence[Float[Tensor, " _piece"]]],
     layers: Sequence[int],
     count: int,
 ) -> tuple[Number, list[list[Number]]]:

@@ -91,7 +91,7 @@ class Weights:
         """
         return torch.cat(self.views(), out=self.buffer)
 
-    def views(self) -> list[Float[Tensor, " part"]]:
+    def views(self) -> list[Float[Tensor, " _part"]]:
         """Look at the weights where they are.
 
         Returns:
