@@ -5,7 +5,8 @@ from torch.profiler import ProfilerActivity, profile
 
 def most_bytes(work):
     """Bytes at the highest point of a call, above those before it."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
+    options = {"profile_memory": True, "acc_events": True}  # else torch 2.11 warns of other cycles
+    with profile(activities=[ProfilerActivity.CPU], **options) as watched:
         result = work()
     events = watched.profiler.kineto_results.events()
     now = top = 0

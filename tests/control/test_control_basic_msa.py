@@ -237,7 +237,9 @@ BAD = [
     ({"values": (-1, 1), "lam": float("nan")}, "lam, the price of a weight, must be finite"),
     ({"values": (-1, 1), "threshold": "soft"}, 'threshold must be "relative" or "absolute"'),
     ({"values": (-1, 1), "layers_per_step": 0}, "layers_per_step must be a whole number"),
-    ({"values": (-1, 1), "steps": 0}, "steps must be at least 1; got 0"),
+    ({"values": (-1, 1), "steps": 0}, "steps must be a whole number, at least 1; got 0"),
+    ({"values": (-1, 1), "steps": 1.5}, "steps must be a whole number, at least 1; got 1.5"),
+    ({"argmax": gradient_step(0.1), "rho": 0.5}, "must penalize moves itself; got 0.0, 0.5"),
     ({"argmax": lambda trajectory: {"other": torch.ones(1)}}, "must fit the parameters"),
 ]
 

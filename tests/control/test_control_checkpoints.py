@@ -60,6 +60,35 @@ def test_checkpoints_change_nothing(rng, batch, other):
     assert torch._C._autograd._top_saved_tensors_default_hooks(True) is None
 
 
+class Marked(nn.Module):
+    """Asks for the history of a tensor that no layer reads, as checkpoints of torch 2.11 do."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.layer(x) if Mark.apply(x).grad_fn is not None else x
+
+
+class Mark(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.new_empty(0)
+
+    @staticmethod
+    def backward(ctx, *slopes):
+        raise AssertionError
+
+
+def test_a_question_is_no_step(rng):
+    model, x = Marked(), torch.randn(4, 5, generator=rng)
+    found, expected = (
+        states_and_costates(part, weighed, x, torch.ones(4)) for part in (model, model.layer)
+    )
+    assert_close(found.costates, expected.costates, **EXACT)
+
+
 def test_a_checkpoint_with_other_hooks_around(rng):
     """Whoever keeps saved tensors elsewhere gets the same numbers, and keeps the hooks."""
     model, x = Checkpointed().double(), torch.randn(4, 5, dtype=torch.float64, generator=rng)

@@ -4,12 +4,16 @@ from copy import deepcopy
 
 import pytest
 import torch
+import torch.distributed as dist
 from drawn_weights import FLOAT, give, parameter
 from tests.oracles.slow_bop import slow_bop
 from torch import nn, tensor
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
 from torch.testing import assert_close
 
-from lowland.control.discrete import BINARY, TERNARY, DiscreteMSA
+from lowland.control.discrete import DiscreteMSA
+from lowland.control.held import BINARY, TERNARY
 from lowland.control.rules import binary_rule, largest_wrong, ternary_rule
 from lowland.control.schedules import per_epoch
 
@@ -260,6 +264,8 @@ BAD = [
     ({"values": (-1, 0, 2)}, r"every weight must be one of \(-1.0, 0.0, 2.0\); .* has 1 others"),
     ({"target_nonzero": 0.1}, r"target_nonzero needs the values \(-1, 0, 1\)"),
     ({"values": (-1, 0, 1), "target_nonzero": 2.0}, "target_nonzero must be a share between 0"),
+    ({"values": (-1, 1), "target_nonzero": 0.1}, r"Begin with discretize\(model, \(-1, 0, 1\)\)"),
+    ({"values": (-1, 0, 1), "target_nonzero": 0.1, "lam": 1}, "only one of target_nonzero, .*lam"),
     ({"values": 5}, "values must be a set of numbers"),
     ({"schedule": 3}, "schedule must be a function of the step; got 3"),
     ({"layers_per_step": 1.5}, "layers_per_step must be a whole number"),
@@ -291,6 +297,19 @@ def test_bad_parameters():
         DiscreteMSA([weight], rho=1.5)
 
 
+def test_sharded_weights_are_refused(tmp_path):
+    """Each rank would see the largest wrong weight of its own rows."""
+    file = f"file://{tmp_path / 'group'}"
+    dist.init_process_group("gloo", init_method=file, rank=0, world_size=1)
+    try:
+        mesh = init_device_mesh("cpu", (1,))
+        weight = nn.Parameter(distribute_tensor(torch.ones(2, 3), mesh, [Shard(0)]))
+        with pytest.raises(TypeError, match="whole on every rank, .*; parameter 0 .* is sharded"):
+            DiscreteMSA([weight])
+    finally:
+        dist.destroy_process_group()
+
+
 def test_a_group_that_is_refused_is_not_kept():
     optimizer = DiscreteMSA([nn.Parameter(torch.zeros(2))], values=TERNARY, target_nonzero=0.5)
     for values, message in ((BINARY, "target_nonzero needs"), ((0.5, 1), "one of")):
@@ -309,7 +328,7 @@ def test_bad_gradients():
     assert weight.tolist() == [1.0, -1.0]
     assert "average" not in optimizer.state[weight]
     assert optimizer.param_groups[0]["steps"] == 0
-    weight.grad = torch.sparse_coo_tensor([[0]], [1.0], (2,), check_invariants=True)
+    weight.grad = tensor([1.0, 0.0]).to_sparse()
     with pytest.raises(ValueError, match="gradients must be dense; fc.weight has a"):
         optimizer.step()
 

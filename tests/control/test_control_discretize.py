@@ -216,6 +216,8 @@ def test_table_tells_weights_outside_their_set():
 def test_bad_input():
     with pytest.raises(UnsupportedModelError, match="0 is lazy. Run a batch"):
         discretize(nn.Sequential(nn.LazyLinear(3)))
+    with pytest.raises(UnsupportedModelError, match=r"^the model pads .* Take \(-1, 0, 1\)\.$"):
+        discretize(nn.Embedding(3, 2, padding_idx=0))
     with pytest.raises(UnsupportedModelError, match="must be real"):
         discretize(nn.Sequential(nn.Linear(2, 2, dtype=torch.complex64)))
     with pytest.raises(ValueError, match="different finite numbers in the type of the weight"):
@@ -224,6 +226,9 @@ def test_bad_input():
         discretize(convolutional(), (1, float("nan")))
     with pytest.raises(ValueError, match=r"\['haed'\] met none. The layers with weights are"):
         discretize(convolutional(), skip=["haed"])
+    for skip in (nn.Linear(2, 2), [nn.Linear(2, 2)], 3):
+        with pytest.raises(TypeError, match="skip must be names, patterns or types"):
+            discretize(convolutional(), skip=skip)
     with pytest.raises(UnsupportedModelError, match="ReLU has none"):
         discretize(nn.ReLU())
     with pytest.raises(ValueError, match="Call lowland.control.discretize"):

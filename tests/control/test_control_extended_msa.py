@@ -235,9 +235,10 @@ BAD = [
     ({"rho": -1.0}, "rho must be finite and at least 0; got -1.0"),
     ({"rho": float("inf")}, "rho must be finite and at least 0; got inf"),
     ({"weight_decay": -1.0}, "weight_decay must be finite and at least 0"),
-    ({"inner_steps": 0}, "inner_steps must be at least 1; got 0"),
+    ({"inner_steps": 0}, "inner_steps must be a whole number, at least 1; got 0"),
+    ({"inner_steps": 1.5}, "inner_steps must be a whole number"),
     ({"perturbation": -1.0}, "perturbation must be finite and at least 0"),
-    ({"steps": 0}, "steps must be at least 1; got 0"),
+    ({"steps": 0}, "steps must be a whole number, at least 1; got 0"),
 ]
 
 

@@ -234,7 +234,7 @@ BAD = [
     ({"lam": -1.0}, "lam, the price of a weight, must be finite and at least 0; got -1.0"),
     ({"sufficient": 1.0}, r"sufficient, the least fall per gain, must be in \[0, 1\)"),
     ({"layers_per_step": 0}, "layers_per_step must be a whole number"),
-    ({"steps": 0}, "steps must be at least 1"),
+    ({"steps": 0}, "steps must be a whole number, at least 1"),
 ]
 
 

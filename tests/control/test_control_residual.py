@@ -182,12 +182,13 @@ def test_a_shared_weight_counts_once():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"values": ()}, r"set of finite numbers; got \(\)"),
-        ({"values": (1, torch.nan)}, r"set of finite numbers; got \(1, nan\)"),
+        ({"values": ()}, r"different finite numbers, at least one; got \(\)"),
+        ({"values": (1, torch.nan)}, r"different finite numbers, at least one; got \(1, nan\)"),
+        ({"values": 5}, "values must be a set of numbers"),
         ({"values": {"w": (-1, 1)}}, "must name parameters of the model; got 'w'"),
         ({"values": {"0.weight": (0, 1)}}, r"'0.weight' must lie in \(0, 1\); it does not"),
-        ({"values": (-1, 1), "lam": -1.0}, "lam must be at least 0; got -1.0"),
-        ({"values": (-1, 1), "lam": torch.nan}, "lam must be at least 0; got nan"),
+        ({"values": (-1, 1), "lam": -1.0}, "lam, .* must be finite and at least 0; got -1.0"),
+        ({"values": (-1, 1), "lam": torch.nan}, "lam, .* must be finite and at least 0; got nan"),
     ],
 )
 def test_options(options, message):

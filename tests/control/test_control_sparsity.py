@@ -9,7 +9,7 @@ from torch import tensor
 from torch.testing import assert_close
 
 from allocated import most_bytes
-from lowland.control import TERNARY, DiscreteMSA, held
+from lowland.control import TERNARY, DiscreteMSA, annealing, held, nonzero_schedule, price_of_share
 
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6])
@@ -85,3 +85,15 @@ def test_no_copy_of_all_gradients():
         weight.data[::2] = 0
     optimizer = DiscreteMSA(weights, values=TERNARY, target_nonzero=0.3)
     assert most_bytes(optimizer.step) < 1.2 * 4 * 4_000_000
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
+def test_shares_are_shares(share):
+    weight = torch.ones(4)
+    with pytest.raises(ValueError, match="must be a share between 0 and 1"):
+        price_of_share([(weight, weight, 0.1)], share)
+    for settings in ({}, {"target": 0.1, "start": share}, {"target": 0.1, "until": share}):
+        with pytest.raises(ValueError, match="must be a share between 0 and 1"):
+            nonzero_schedule(**{"target": share, "steps": 10} | settings)
+    with pytest.raises(ValueError, match=r"final, a factor on 1 - alpha, must be in \(0, 1\]"):
+        annealing(10, share)

@@ -165,12 +165,11 @@ def test_wrappers_that_compute_something_stay(wrap, times, outer, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
-@pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile], ids=["parallel", "compiled"])
-def test_wrappers_are_taken_off_before_the_export(wrap, tmp_path):
-    """The file is that of the model inside, to the byte."""
+def test_wrappers_are_taken_off_before_the_export(tmp_path):
+    """One, and one around another: the file is that of the model inside, to the byte."""
     pytest.importorskip("onnxscript")
     x, files = torch.ones(2, 64), []
-    for model in (net(), wrap(net()), wrap(nn.DataParallel(net()))):
+    for model in (net(), torch.compile(net()), nn.DataParallel(torch.compile(net()))):
         files.append(export_onnx(nn.Sequential(model), tmp_path / f"{len(files)}.onnx", x))
         files.append(export_onnx(model, tmp_path / f"{len(files)}.onnx", x))
     sizes = [len(file.read_bytes()) for file in files]
@@ -382,3 +381,65 @@ def test_attention_in_a_model_of_the_user(tmp_path):
     layer = nn.MultiheadAttention(8, 2, batch_first=True)
     packed, x = pack(discretize(Encoded(layer), (-1, 0, 1))), torch.ones(2, 3, 8)
     assert torch.equal(load_packed(packed.save(tmp_path / "net.safetensors"))(x), packed(x))
+
+
+HELD, GIVEN = net(), net()
+
+
+def closed(model):
+    """A closure over the forward pass it takes the place of."""
+    before = model.forward
+    model.forward = lambda x: 2 * before(x)
+    return model
+
+
+def decorated(model):
+    """The same, two functions deep."""
+    before = wraps(model.forward)(lambda x, run=model.forward: run(x))
+    model.forward = wraps(before)(lambda x: 2 * before(x))
+    return model
+
+
+def of_the_module(model):
+    """A function that reads a global name."""
+    HELD.forward = lambda x: 2 * HELD[0](x)
+    return HELD
+
+
+def by_its_weight(model):
+    """A closure over a tensor; a part of the model has it."""
+    weight = model[0].weight
+    model[0].project = lambda x: x @ weight.T
+    return model
+
+
+def compiled_method(model):
+    """What users of torch.compile write to keep the class."""
+    model.forward = torch.compile(model.forward)
+    return model
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
+@pytest.mark.parametrize(
+    "change", [closed, decorated, of_the_module, by_its_weight, compiled_method]
+)
+def test_functions_that_hold_the_original_are_refused(change, tmp_path):
+    """A copy would call the original: float weights, and not those of a file."""
+    file = pack(net()).save(tmp_path / "net.safetensors")
+    for refused in (pack, lambda model: load_packed(file, model)):
+        with pytest.raises(UnsupportedModelError, match="must reach the model through its arg"):
+            refused(change(net()))
+
+
+def test_functions_that_are_given_the_model_are_copied():
+    """Bound to a module, or a partial of it, they belong to the copy."""
+    bound, given, x = GIVEN, deepcopy(GIVEN), torch.ones(2, 64)
+    expected = 2 * bound(x).detach()
+    bound.GIVEN = given.GIVEN = 2  # an attribute with the name of a global is another thing
+    bound.forward = MethodType(lambda self, x: self.GIVEN * nn.Sequential.forward(self, x), bound)
+    given.forward = partial(bound.forward.__func__, given)
+    for model in (bound, given):
+        packed = pack(model)
+        for parameter in model.parameters():
+            parameter.data.zero_()
+        assert_close(packed(x), expected, rtol=1e-5, atol=1e-5)

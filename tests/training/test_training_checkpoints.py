@@ -268,12 +268,23 @@ class Holding(nn.Module):
         ([0, 300], torch.int64, torch.uint8, "value: 0 to 300 for torch.uint8"),
         ([-1, 3], torch.int8, torch.uint8, "value: -1 to 3 for torch.uint8"),
         ([200], torch.uint8, torch.int8, "value: 200 to 200 for torch.int8"),
+        ([1.0, -1e6], torch.float32, torch.float16, "value: 1e.06 for torch.float16"),
+        ([1e39], torch.float64, torch.float32, r"value: 1e\+39 for torch.float32"),
+        ([1e39j], torch.complex128, torch.complex64, r"value: 1e\+39 for torch.complex64"),
     ],
 )
 def test_no_value_is_lost_in_a_cast(value, kept, dtype, words):
     state = {"value": torch.tensor(value, dtype=kept)}
     with pytest.raises(CheckpointError, match=f"must fit the model; .*{words}"):
         match_state(Holding(value, dtype), state)
+
+
+def test_floats_within_the_range_are_rounded():
+    """65519 is the largest integer that rounds to a finite float16; infinity stays what it is."""
+    value = torch.tensor([65519.0, 1e-9, torch.inf, torch.nan])
+    found = match_state(Holding(value, torch.float16), {"value": value})["value"]
+    assert_equal({"value": found[:3]}, {"value": torch.tensor([65504.0, 0, torch.inf]).half()})
+    assert found[3].isnan()
 
 
 def test_integers_that_fit_are_cast():

@@ -140,9 +140,9 @@ def check_attack(inputs: Tensor, eps: float, step_size: float, bounds: Any, **co
         )
     if not (eps > 0 and step_size > 0):
         raise ValueError(f"eps and step_size must be positive; got {eps} and {step_size}.")
-    if min(counts.values()) < 1:
-        name = min(counts, key=counts.__getitem__)
-        raise ValueError(f"{name} must be at least 1; got {counts[name]}.")
+    for name, count in counts.items():
+        if not (count >= 1 and count % 1 == 0):
+            raise ValueError(f"{name} must be a whole number, at least 1; got {count}.")
     if bounds is not None and not ((inputs >= bounds[0]) & (inputs <= bounds[1])).all():
         raise ValueError(
             f"inputs must lie in bounds, {tuple(bounds)}; got numbers from {inputs.min():.6g} to "

@@ -129,6 +129,11 @@ def check_weight(weight: Tensor, values: tuple[float, ...], name: str) -> None:
     """Check that a parameter can be trained, and that it lies in its set."""
     if weight.is_complex():
         raise TypeError(f"discrete weights must be real; {name} is {weight.dtype}.")
+    if hasattr(weight, "placements"):  # a DTensor, whose class takes seconds to import
+        raise TypeError(
+            "discrete weights must be whole on every rank, as the largest wrong one counts; "
+            f"{name} is sharded. Use DistributedDataParallel."
+        )
     if not weight.requires_grad:
         raise ValueError(
             f"{name} must require a gradient, from which M is read; call requires_grad_(True), "

@@ -8,13 +8,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lowland.control.checks import check_inside, check_values
+from lowland.control.discretize import LINEAR
 from lowland.control.held import apply_rule, smallest_gap
 from lowland.control.marks import values_of
 from lowland.control.rules import largest_wrong
 
 __all__ = ["choose_values", "discrete_weights", "drawn"]
-
-LINEAR = (nn.Linear, nn.Bilinear, nn.Embedding, nn.modules.conv._ConvNd)
 
 Item = TypeVar("Item")
 

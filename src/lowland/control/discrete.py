@@ -20,7 +20,7 @@ from lowland.control.held import BINARY, TERNARY, Held, average_type
 from lowland.control.schedules import Schedule, described
 from lowland.control.sparsity import price_of_share
 
-__all__ = ["BINARY", "TERNARY", "DiscreteMSA"]
+__all__ = ["DiscreteMSA"]
 
 
 class DiscreteMSA(Optimizer):
@@ -54,14 +54,15 @@ class DiscreteMSA(Optimizer):
         schedule: Step number, from 0, to a factor on ``1 - alpha``; see :func:`per_epoch`. Torch's
             learning-rate schedulers work too: the groups' ``lr``, 1 at first, is such a factor.
         target_nonzero: Share of weights, 0 to 1, that may be other than 0, over all ternary groups
-            together, or a function of the step; it sets ``lam``, the multiplier of this constraint.
+            together, or a function of the step; it takes the place of ``lam``, which is the
+            multiplier of this constraint.
             A row that has lost its last weight stays empty.
         layers_per_step: Change so many tensors a step, drawn anew; None changes all.
         seed: Of that draw.
 
     Raises:
         ValueError: If an argument is not what it must be, or a weight is not in its set.
-        TypeError: If a parameter is complex.
+        TypeError: If a parameter is complex or sharded.
 
     Source:
         Li & Hao, ICML 2018; specification sections 2, 3 B and 4. The target is ours.
@@ -128,7 +129,7 @@ class DiscreteMSA(Optimizer):
 
         Raises:
             ValueError: If a setting is not what it must be, or a weight is not in its set.
-            TypeError: If a parameter is complex.
+            TypeError: If a parameter is complex or sharded.
         """
         super().add_param_group(param_group)
         group = self.param_groups[-1]
@@ -136,8 +137,15 @@ class DiscreteMSA(Optimizer):
             check_group(group)
             if self.target_nonzero is not None and group["values"] != TERNARY:
                 raise ValueError(
-                    f"target_nonzero needs the values (-1, 0, 1); got {group['values']}. Give the "
-                    "other weights an optimizer of their own."
+                    f"target_nonzero needs the values (-1, 0, 1); got {group['values']}. Begin "
+                    "with discretize(model, (-1, 0, 1)), or give other weights an optimizer of "
+                    "their own."
+                )
+            if self.target_nonzero is not None and group["lam"] != 0:
+                raise ValueError(
+                    "only one of target_nonzero, which sets lam at every step, and lam can be "
+                    f"given; got {described(self.target_nonzero)} and {group['lam']}. Leave one "
+                    "out."
                 )
         except (ValueError, TypeError):
             self.param_groups.pop()

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from math import ceil, log2
+from typing import Any
 from warnings import warn
 
 import torch
@@ -13,7 +14,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils import parametrize
 
 from lowland.control.checks import check_type, check_values
-from lowland.control.discrete import BINARY
+from lowland.control.held import BINARY
 from lowland.control.marks import mark, values_of
 from lowland.errors import UnsupportedModelError
 from lowland.training import generator
@@ -92,6 +93,7 @@ def discretize(
 
     Raises:
         ValueError: If ``values`` is not a set of numbers, or a name in ``skip`` meets nothing.
+        TypeError: If ``skip`` holds neither names nor types.
         UnsupportedModelError: If no layer is left, or an embedding pads with zeros that the set
             does not have.
 
@@ -105,7 +107,7 @@ def discretize(
         [-1.0, 1.0]
     """
     found = check_values(values)
-    targets = weights_to_change(model, (skip,) if isinstance(skip, str | type) else tuple(skip))
+    targets = weights_to_change(model, checked_skip(skip))
     if not targets:
         raise UnsupportedModelError(
             f"the model must have a linear, convolutional or embedding layer that is neither "
@@ -132,6 +134,20 @@ def discretize(
         warn_of_bare_layers(model)
     log.info("%s", describe(model))
     return model
+
+
+def checked_skip(skip: Any) -> tuple[str | type[nn.Module], ...]:
+    """List what is skipped, or say what that must be."""
+    items = [skip] if isinstance(skip, str | type) or not isinstance(skip, Iterable) else list(skip)
+    wrong = [item for item in items if not isinstance(item, str | type)]
+    if wrong or isinstance(skip, nn.Module):  # a sequence of layers is iterable, too
+        got = skip if isinstance(skip, nn.Module) else wrong[0]
+        raise TypeError(
+            "skip must be names, patterns or types of modules; got an "
+            f'object of type {type(got).__name__}. Pass for instance skip="head", or '
+            'skip=["blocks.*", torch.nn.Embedding].'
+        )
+    return tuple(items)
 
 
 def weights_to_change(
@@ -195,8 +211,8 @@ def check_padding(path: str, module: nn.Module, values: tuple[float, ...]) -> No
     padding = module.padding_idx if isinstance(module, nn.Embedding) else None
     if padding is not None and 0.0 not in values:
         raise UnsupportedModelError(
-            f"{path} pads with zeros (padding_idx={padding}), and {values} has no 0. "
-            f"Take (-1, 0, 1), or skip={path!r}."
+            f"{path or 'the model'} pads with zeros (padding_idx={padding}), and {values} has no "
+            f"0. Take (-1, 0, 1){f', or skip={path!r}' if path else ''}."
         )
 
 

@@ -120,8 +120,8 @@ def check_lengths(rho: float, weight_decay: float, inner_steps: int, perturbatio
     for name, number in lengths.items():
         if not (number >= 0 and isfinite(number)):
             raise ValueError(f"{name} must be finite and at least 0; got {number}.")
-    if inner_steps < 1:
-        raise ValueError(f"inner_steps must be at least 1; got {inner_steps}.")
+    if not (inner_steps >= 1 and inner_steps % 1 == 0):
+        raise ValueError(f"inner_steps must be a whole number, at least 1; got {inner_steps}.")
 
 
 def float_controls(model: nn.Module) -> list[str]:

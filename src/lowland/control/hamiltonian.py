@@ -9,7 +9,7 @@ from torch.nn import Module
 
 from lowland.control.layer import Layer
 from lowland.control.layers import check_controls
-from lowland.control.trajectory import Trajectory, cost_of, slopes_at
+from lowland.control.trajectory import Trajectory, check_names, cost_of, slopes_at
 from lowland.errors import UnsupportedModelError
 from lowland.training import tensors_in
 
@@ -84,14 +84,9 @@ def hamiltonian_gradients(
 
     Source:
         Specification section 2, "Relation with SGD".
-    """
+    """  # noqa: DOC502
     names = list(trajectory.params) if names is None else list(names)
-    unknown = [name for name in names if name not in trajectory.params]
-    if unknown:
-        raise ValueError(
-            f"names must be parameters of the model; got {unknown[0]!r}. "
-            f"There are {sorted(trajectory.params)}."
-        )
+    check_names(trajectory, names)
     slopes = {name: torch.zeros_like(trajectory.params[name]) for name in names}
     for _, layer in chosen(trajectory, None):
         own = [name for name in layer.parameters if name in slopes]

@@ -106,6 +106,12 @@ def basic_msa(
             f"only one of values and argmax can be given; got values={values} and {argmax}. "
             "An argmax chooses from a set of its own."
         )
+    if argmax is not None and (lam, rho, threshold, layers_per_step) != (0, 0, "absolute", None):
+        raise ValueError(
+            "lam, rho, threshold and layers_per_step are for discrete weights, and an argmax must "
+            f"penalize moves itself; got {lam}, {rho}, {threshold!r} and {layers_per_step} beside "
+            "it. Leave them out."
+        )
     settings = {"driver": "basic_msa", "lam": lam, "rho": rho, "threshold": threshold, "seed": seed}
     settings |= {"values": values, "layers_per_step": layers_per_step}
     folder = checked_run(batches, out, settings, steps)

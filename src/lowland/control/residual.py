@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lowland.control.checks import check_choice, check_values
 from lowland.control.full_batch import products_of
 from lowland.control.hamiltonian import hamiltonian_gradients, owners
 from lowland.control.products import is_linear_in
-from lowland.control.trajectory import Trajectory
+from lowland.control.trajectory import Trajectory, cost_of
 from lowland.errors import UnsupportedModelError
 
 __all__ = ["Residual", "maximum_principle_residual"]
@@ -73,8 +74,7 @@ def maximum_principle_residual(
     Source:
         Li & Hao, ICML 2018; the measure is ours.
     """
-    if not lam >= 0:
-        raise ValueError(f"lam must be at least 0; got {lam}.")
+    check_choice(lam, 0.0)
     sets = sets_of(trajectory, values)
     check_costs(trajectory, sets)
     products = products_of(trajectory, list(sets)) if sets else {}
@@ -120,8 +120,7 @@ def sets_of(
     if values is None:
         return {}
     for allowed in values.values() if isinstance(values, Mapping) else [values]:
-        if not len(allowed) or not torch.tensor([*map(float, allowed)]).isfinite().all():
-            raise ValueError(f"values must be a set of finite numbers; got {tuple(allowed)}.")
+        check_values(allowed)
     params = trajectory.params
     if not isinstance(values, Mapping):
         used = {name for layer in trajectory.layers for name in layer.parameters}
@@ -166,10 +165,9 @@ def check_costs(trajectory: Trajectory, sets: Mapping[str, Values]) -> None:
         params = {name: trajectory.params[name] for name in layer.parameters}
         for name in own:
             params[name] = params[name].clone().requires_grad_()
-        states = trajectory.states[t]
         with torch.enable_grad():
-            cost = trajectory.running_cost(
-                layer.name, states[0] if len(states) == 1 else states, params
+            cost = cost_of(
+                trajectory.running_cost, layer, trajectory.states[t], params, trajectory.count
             )
         if cost is not None and cost.requires_grad:
             raise ValueError(

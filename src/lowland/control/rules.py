@@ -13,6 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import hardshrink
 
+from lowland.control.checks import check_choice
+
 __all__ = ["binary_rule", "finite_set_rule", "largest_wrong", "ternary_rule"]
 
 
@@ -33,10 +35,14 @@ def binary_rule(
     Returns:
         The new weights.
 
+    Raises:
+        ValueError: If ``rho`` is negative or not finite.
+
     Source:
         Li & Hao, ICML 2018, the binary update; specification section 2.
     """
     rho = float(rho)
+    check_choice(0.0, rho)
     if rho == 0:
         return torch.where(weight * average < 0, -weight, weight)
     return torch.add(average, weight, alpha=2 * above(rho, average)).sign_()
@@ -62,10 +68,14 @@ def ternary_rule(
     Returns:
         The new weights.
 
+    Raises:
+        ValueError: If ``rho`` or ``lam`` is negative or not finite.
+
     Source:
         Li & Hao, ICML 2018, the ternary update; specification section 2.
     """
     rho, lam = float(rho), float(lam)
+    check_choice(lam, rho)
     limit = rho + lam
     if rho == 0:
         wanted = torch.where(average.abs() > limit, average.sign(), 0.0)
@@ -100,9 +110,13 @@ def finite_set_rule(
     Returns:
         The new weights.
 
+    Raises:
+        ValueError: If ``rho`` or ``lam`` is negative or not finite.
+
     Source:
         Ours; specification section 2, "general finite set".
     """
+    check_choice(float(lam), float(rho))
     new, best = weight, weight * average - lam * weight**2
     for value in values:
         score = value * average - lam * value**2 - rho * (value - weight) ** 2

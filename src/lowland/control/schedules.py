@@ -99,9 +99,14 @@ def annealing(steps: int, final: float = 0.04) -> Annealing:
     Returns:
         The factor as a function of the step.
 
+    Raises:
+        ValueError: If ``final`` is not between 0 and 1.
+
     Source:
         Ours: 0.9 per epoch over the 30 epochs of the digits.
     """
+    if not 0 < final <= 1:
+        raise ValueError(f"final, a factor on 1 - alpha, must be in (0, 1]; got {final}.")
     return Annealing(max(1, steps), final)
 
 
@@ -134,9 +139,15 @@ def nonzero_schedule(
     Returns:
         The share as a function of the step.
 
+    Raises:
+        ValueError: If a share is not between 0 and 1.
+
     Source:
         The cubic of Zhu & Gupta, 2017 (arXiv 1710.01878).
     """
+    for name, share in (("target", target), ("start", start), ("until", until)):
+        if not 0 <= share <= 1:
+            raise ValueError(f"{name} must be a share between 0 and 1; got {share}.")
     return NonzeroSchedule(target, steps, start, until)
 
 

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lowland.control.checks import check_share
+
 __all__ = ["price_of_share"]
 
 SAMPLE = 2**17  # weights that are ranked; with more the share is off by 0.04 points at 2 %
@@ -32,9 +34,13 @@ def price_of_share(
     Returns:
         The price, at least 0, shape ``()``: there may be fewer nonzero weights if more do not pay.
 
+    Raises:
+        ValueError: If the share is not between 0 and 1.
+
     Source:
         Ours.
-    """
+    """  # noqa: DOC502
+    check_share(share)
     stride = max(1, sum(weight.numel() for weight, _, _ in weights) // SAMPLE)
     gains = []
     for weight, average, rho in weights:

@@ -208,7 +208,7 @@ def checked_run(
         batches: Must be iterable more than once.
         out: Folder for the result, or None.
         settings: What decides the numbers of the run.
-        steps: Must be at least 1, or None.
+        steps: Must be a whole number, at least 1, or None.
 
     Returns:
         The folder, opened, or None.
@@ -216,8 +216,8 @@ def checked_run(
     Raises:
         ValueError: If an argument is not what it must be.
     """
-    if steps is not None and steps < 1:
-        raise ValueError(f"steps must be at least 1; got {steps}.")
+    if steps is not None and not (steps >= 1 and steps % 1 == 0):
+        raise ValueError(f"steps must be a whole number, at least 1; got {steps}.")
     if isinstance(batches, Iterator):
         raise ValueError(
             f"batches must be iterable once per sweep; got a {type(batches).__name__}, which ends "

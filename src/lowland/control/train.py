@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lowland.control.checks import check_share, check_values
-from lowland.control.discrete import TERNARY, DiscreteMSA
-from lowland.control.discretize import discretize
+from lowland.control.discrete import DiscreteMSA
+from lowland.control.discretize import checked_skip, discretize
+from lowland.control.held import TERNARY
 from lowland.control.marks import (
     discrete_parameters,
     float_parameters,
@@ -87,7 +88,7 @@ def train_msa(
         alpha: Keep rate of the moving average at the start; 0.99, ``paper_exact`` 0.999.
         decay: Factor on ``1 - alpha`` per epoch; None lets it fall to 1/25 over the run,
             ``paper_exact`` takes 0.95 (the authors have 0.98 on CIFAR-10).
-        lam: Price of a nonzero weight, in units of the gradient, when there is no target.
+        lam: Price of a nonzero weight, in units of the gradient; 0 with a target, which sets it.
         float_optimizer: Makes the optimizer of the float parameters; Adam at 0.01 with a cosine
             (which a ``schedule`` replaces), ``paper_exact`` Adam at 0.001, constant.
         skip: What stays float; see :func:`discretize`.
@@ -112,7 +113,7 @@ def train_msa(
         Li & Hao, ICML 2018, algorithm 2; specification sections 3 B and 4. The target, the cosine
         and the statistics taken anew are ours.
     """
-    skip = (skip,) if isinstance(skip, str | type) else tuple(skip)
+    skip = checked_skip(skip)
     check_call(model, values, skip, target_nonzero, training)
     if device is not None:
         model.to(choose_device(device))

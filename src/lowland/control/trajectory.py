@@ -1,6 +1,6 @@
 """States forward, costates backward: the first two equations of the maximum principle."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -181,12 +181,8 @@ def control_products(
         for t in found
         if not has_products(trajectory.layers[t])
     }
+    check_names(trajectory, names or ())
     for name in names or ():
-        if name not in trajectory.params:
-            raise ValueError(
-                f"names must be parameters of the model; got {name!r}. "
-                f"There are {sorted(trajectory.params)}."
-            )
         if name in without:
             kind = getattr(
                 without[name].function, "__name__", type(without[name].function).__name__
@@ -206,6 +202,16 @@ def control_products(
         for name in wanted & set(found):
             products[name] = products[name] + found[name] if name in products else found[name]
     return {name: products[name] for name in trajectory.params if name in products}
+
+
+def check_names(trajectory: Trajectory, names: Iterable[str]) -> None:
+    """Refuse the name of a control that the model does not have."""
+    for name in names:
+        if name not in trajectory.params:
+            raise ValueError(
+                f"names must be parameters of the model; got {name!r}. "
+                f"There are {sorted(trajectory.params)}."
+            )
 
 
 def check_real(recording: Recording) -> None:

@@ -179,8 +179,8 @@ def match_state(
         The state in the order of ``model.state_dict()``, under its names.
 
     Raises:
-        CheckpointError: If names, shapes or kinds of numbers differ, or an integer does not fit
-            its type; at most five of each kind are listed.
+        CheckpointError: If names, shapes or kinds of numbers differ, or a number is beyond the
+            range of its type; at most five of each kind are listed.
     """
     own = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     short = short_names(own)
@@ -264,7 +264,7 @@ def differences(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[
     if shapes:
         problems.append(f"of another shape: {listed(shapes)}")
     if ranges:
-        problems.append(f"of too large a range: {listed(ranges)}")
+        problems.append(f"of too large a range: {listed(ranges)}, so take a wider type")
     return problems
 
 
@@ -277,10 +277,12 @@ def kind(tensor: Tensor) -> str:
 
 
 def too_large(tensor: Tensor, dtype: torch.dtype) -> str:
-    """Say which integers a type cannot hold; nothing if it holds all."""
-    is_whole = not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
-    if tensor.dtype == dtype or not is_whole or tensor.numel() == 0:
+    """Say which numbers a type cannot hold; nothing if it holds all, be it rounded."""
+    if tensor.dtype in (dtype, torch.bool) or tensor.numel() == 0:
         return ""
+    if tensor.is_floating_point() or tensor.is_complex():
+        lost = tensor[tensor.isfinite() & ~tensor.to(dtype).to(tensor.dtype).isfinite()]
+        return f"{lost.abs().max():.6g} for {dtype}" if len(lost) else ""
     low, high = (int(value) for value in tensor.to(torch.int64).aminmax())
     limits, own = torch.iinfo(dtype), torch.iinfo(tensor.dtype)
     # beyond int64, which only uint64 is, low is below 0

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
-from torch.utils._pytree import tree_map
 
 from lowland.control.marks import values_of
 from lowland.control.packing.codes import find_codes
@@ -19,7 +18,7 @@ from lowland.control.packing.network import without_wrappers
 from lowland.control.packing.replace import is_packable, rows_of
 from lowland.errors import UnsupportedModelError
 from lowland.params import call
-from lowland.training import generator, kept_buffers, kept_mode
+from lowland.training import generator, kept_buffers, kept_mode, map_tensors, tensors_in
 
 __all__ = ["Swept", "sweep_dead_weights"]
 
@@ -156,7 +155,7 @@ def unused(
             break
         seen: list[tuple[str, Tensor, Tensor]] = []
         with watched(watched_layers, seen), torch.enable_grad():
-            found = tensors_of(call(model, usable(batch[0])))
+            found = floats_in(call(model, usable(batch[0])))
             costates = [torch.randn(out.shape, generator=draws).to(out) for out in found]
             # only what depends on a layer has a costate
             gradients = torch.autograd.grad(
@@ -207,15 +206,9 @@ def entering(module: nn.Module, args: tuple[Tensor, ...]) -> Tensor:
     return args[0] != 0
 
 
-def tensors_of(output: Any) -> list[Tensor]:
+def floats_in(output: Any) -> list[Tensor]:
     """Give the float tensors that a model returns, whatever they lie in."""
-    if isinstance(output, Tensor):
-        return [output] if output.is_floating_point() else []
-    if isinstance(output, dict):
-        return [tensor for value in output.values() for tensor in tensors_of(value)]
-    if isinstance(output, tuple | list):
-        return [tensor for value in output for tensor in tensors_of(value)]
-    return []
+    return [tensor for tensor in tensors_in(output) if tensor.is_floating_point()]
 
 
 def outputs(model: nn.Module, batches: Iterable[Any]) -> Iterator[list[Tensor]]:
@@ -226,7 +219,7 @@ def outputs(model: nn.Module, batches: Iterable[Any]) -> Iterator[list[Tensor]]:
                 f"batches must hold pairs (inputs, target); got a {type(batch).__name__}."
             )
         with torch.no_grad():
-            found = [out.clone() for out in tensors_of(call(model, usable(batch[0])))]
+            found = [out.clone() for out in floats_in(call(model, usable(batch[0])))]
         if not found:
             raise UnsupportedModelError(
                 "the model must return a tensor of floats, or some in a tuple, list or dict; "
@@ -237,9 +230,7 @@ def outputs(model: nn.Module, batches: Iterable[Any]) -> Iterator[list[Tensor]]:
 
 def usable(inputs: Any) -> Any:
     """Copy tensors made under torch.inference_mode, which gradients cannot use."""
-    return tree_map(
-        lambda x: x.clone() if isinstance(x, Tensor) and x.is_inference() else x, inputs
-    )
+    return map_tensors(lambda x: x.clone() if x.is_inference() else x, inputs)
 
 
 def are_equal(old: list[Tensor], new: list[Tensor]) -> bool:

@@ -2,10 +2,12 @@
 
 import sys
 from copy import deepcopy
+from dis import get_instructions
+from inspect import isfunction
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.parameter import is_lazy
 
@@ -16,7 +18,7 @@ from lowland.errors import UnsupportedModelError
 __all__ = [
     "as_network",
     "check_model",
-    "check_wrappers",
+    "check_copy",
     "without_wrappers",
     "without_wrappers_inside",
 ]
@@ -66,30 +68,63 @@ def as_network(model: nn.Module) -> nn.Module:
     Raises:
         UnsupportedModelError: If a copy would lose a part of the forward pass.
     """
-    check_wrappers(model)
+    check_copy(model)
     network = without_wrappers_inside(deepcopy(without_wrappers(model)))
     if isinstance(network, nn.MultiheadAttention | nn.Bilinear):
         return Alone(network)  # a sequence takes one input
     return nn.Sequential(network) if is_packable(network) else network
 
 
-def check_wrappers(model: Any) -> None:
-    """Refuse compiled modules whose copies would not compute the same.
+def check_copy(model: Any) -> None:
+    """Refuse a model whose copy would not compute the same.
 
     Args:
         model: What the user passed, before it is copied.
 
     Raises:
         UnsupportedModelError: If what ``torch.compile`` returned has hooks, or another forward
-            pass: torch copies neither.
+            pass, of which torch copies neither; or if a function kept on a module has got hold of
+            a part of the model, as the copy's would go on with that part.
     """
-    for name, part in model.named_modules() if isinstance(model, nn.Module) else ():
-        if type(part) is compiled_type() and wrapped(part) is None:
-            raise UnsupportedModelError(
-                "what torch.compile returned must have no hooks and no forward pass of its own, "
-                f"which torch does not copy; {name or 'the model'} has. Put them on the module "
-                "that was compiled, or on one around it."
-            )
+    parts = dict(model.named_modules()) if isinstance(model, nn.Module) else {}
+    own = {id(part) for part in parts.values()}
+    own |= {id(tensor) for part in parts.values() for tensor in tensors_of(part)}
+    for name, part in parts.items():
+        if type(part) is compiled_type():
+            if wrapped(part) is None:
+                raise UnsupportedModelError(
+                    "what torch.compile returned must have no hooks and no forward pass of its "
+                    f"own, which torch does not copy; {name or 'the model'} has. Put them on the "
+                    "module that was compiled, or on one around it."
+                )
+            continue
+        for attribute, value in vars(part).items():
+            if holds(getattr(value, "__func__", value), own):
+                raise UnsupportedModelError(
+                    "a function kept on a module must reach the model through its arguments; "
+                    f"{attribute} of {name or 'the model'} holds a part of it, so that a copy "
+                    "would run the original's. Make it a method of the class, or bind it: "
+                    f"module.{attribute} = types.MethodType(function, module)."
+                )
+
+
+def tensors_of(module: nn.Module) -> list[Tensor]:
+    """List a module's own parameters and buffers."""
+    held = [*module._parameters.values(), *module._buffers.values()]
+    return [tensor for tensor in held if tensor is not None]
+
+
+def holds(function: Any, own: set[int]) -> bool:
+    """Whether a function finds one of some objects, or a method of one, without being given it."""
+    if not isfunction(function):
+        return False
+    names = {step.argval for step in get_instructions(function) if step.opname == "LOAD_GLOBAL"}
+    found = [function.__globals__.get(name) for name in names]
+    found += [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    closed = [cell.cell_contents for cell in function.__closure__ or ()]
+    if any(id(getattr(value, "__self__", value)) in own for value in [*found, *closed]):
+        return True
+    return any(holds(value, own) for value in closed if value is not function)
 
 
 def without_wrappers(model: nn.Module) -> nn.Module:

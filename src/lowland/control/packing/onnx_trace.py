@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 from torch.utils import _pytree as pytree
 
 from lowland.control.packing.network import (
-    check_wrappers,
+    check_copy,
     without_wrappers,
     without_wrappers_inside,
 )
@@ -68,7 +68,7 @@ def dense_copy(model: Any) -> nn.Module:
             f"model must be a torch.nn.Module, or have an unpack() that gives one; got "
             f"{type(model).__name__}."
         )
-    check_wrappers(found)
+    check_copy(found)
     network = without_wrappers_inside(deepcopy(without_wrappers(found))).cpu().eval()
     for module in network.modules():
         if parametrize.is_parametrized(module):

@@ -2,13 +2,12 @@
 
 import logging
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.fx import Graph
 
-from lowland.control.discretize import is_meant
+from lowland.control.discretize import checked_skip, is_meant
 from lowland.control.packing.choose import Formats, check_formats, choose_format
 from lowland.control.packing.model import PackedModel
 from lowland.control.packing.network import as_network, check_model
@@ -94,20 +93,6 @@ def pack(
     check_way(model, graph, traced(network))
     fold_norms(network, graph)
     return PackedModel(network, reasons)
-
-
-def checked_skip(skip: Any) -> tuple[str | type[nn.Module], ...]:
-    """List what is skipped, or say what that must be."""
-    items = [skip] if isinstance(skip, str | type) or not isinstance(skip, Iterable) else list(skip)
-    wrong = [item for item in items if not isinstance(item, str | type)]
-    if wrong or isinstance(skip, nn.Module):  # a sequence of layers is iterable, too
-        got = skip if isinstance(skip, nn.Module) else wrong[0]
-        raise TypeError(
-            "skip must be names, patterns or types of modules; got an "
-            f'object of type {type(got).__name__}. Pass for instance skip="head", or '
-            'skip=["blocks.*", torch.nn.Embedding].'
-        )
-    return tuple(items)
 
 
 def check_way(model: nn.Module, before: Graph | None, after: Graph | None) -> None:

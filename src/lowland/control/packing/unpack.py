@@ -15,11 +15,9 @@ from lowland.control.packing.layers import (
     PackedLinear,
 )
 from lowland.control.packing.norms import ScaleOffset, replace
+from lowland.control.packing.replace import CONVOLUTIONS, TRANSPOSED
 
 __all__ = ["unpacked"]
-
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 @torch.no_grad()
