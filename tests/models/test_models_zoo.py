@@ -248,9 +248,9 @@ def test_transitions_halve_channels_only_with_bottlenecks():
     [
         (lambda: resnet(18), r"depth must be 6 n \+ 2.*got 18\. Take 20"),
         (lambda: resnet(2), r"Take 8"),
-        (lambda: densenet(41), r"depth must be 3 n \+ 4.*Take depth 40"),
-        (lambda: densenet(42, bottleneck=True), r"6 n \+ 4.*Take depth 40"),
-        (lambda: densenet(40, 0), "growth positive"),
+        (lambda: densenet(41), r"depth must be 3 n \+ 4.*Take 40"),
+        (lambda: densenet(42, bottleneck=True), r"6 n \+ 4.*Take 40"),
+        (lambda: densenet(40, 0), "growth must be positive"),
         (lambda: wide_resnet(20), r"depth must be 6 n \+ 4.*got 20\. Take 22"),
         (lambda: wide_resnet(4), "Take 10"),
         (lambda: wide_resnet(10, 0), "widen and classes must be positive"),

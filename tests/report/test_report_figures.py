@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import conftest
+from lowland.report import figures as make
 from lowland.report.csv_files import figure_csv
 from lowland.report.draw import draw, draw_legend, draw_lines, picture_size
 from lowland.report.heatmap import color_scale, draw_heatmap
@@ -91,7 +92,7 @@ def test_degenerate_heatmaps_are_drawn(values):
     n = len(values)
     figure = {"kind": "heatmap", "x_label": "x", "y_label": "y", "x": list(range(n)), "log": True,
               "y": list(range(n)), "values": values, "contours": True}  # fmt: skip
-    assert draw(figure, LIGHT, "png").startswith(b"\x89PNG")
+    assert draw(figure, [(LIGHT, "png")])[0].startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("series", [[], [{"name": "", "x": [], "y": []}],
@@ -99,7 +100,7 @@ def test_degenerate_heatmaps_are_drawn(values):
 def test_empty_lines_say_so(series):
     figure = {"kind": "lines", "x_label": "x", "y_label": "y", "y_log": True, "series": series}
     assert axes_of(figure).texts[0].get_text() == "no finite values"
-    assert draw(figure, DARK, "svg").startswith(b"<?xml")
+    assert draw(figure, [(DARK, "svg")])[0].startswith(b"<?xml")
 
 
 def test_color_scale_spans_the_finite_values():
@@ -129,12 +130,12 @@ def test_the_readers_matplotlib_settings_neither_matter_nor_change():
     import matplotlib
 
     figure = conftest.cycles_figure()
-    expected = draw(figure, LIGHT, "png")
+    expected = draw(figure, [(LIGHT, "png")])
     with matplotlib.rc_context({"lines.linewidth": 9, "font.size": 30, "svg.hashsalt": None}):
         before = dict(matplotlib.rcParams)
-        assert draw(figure, LIGHT, "png") == expected
+        assert draw(figure, [(LIGHT, "png")]) == expected
         assert dict(matplotlib.rcParams) == before
-    assert draw(figure, DARK, "png") != expected
+    assert draw(figure, [(DARK, "png")]) != expected
 
 
 @pytest.mark.parametrize("theme", [LIGHT, DARK], ids=lambda theme: theme.name)
@@ -143,7 +144,8 @@ def test_the_ground_of_a_picture_is_the_ground_of_the_page(theme):
     from PIL import Image, ImageColor
 
     figure = conftest.matrix_figure()
-    picture = Image.open(io.BytesIO(draw(figure, theme, "png"))).convert("RGB")
+    (drawn,) = draw(figure, [(theme, "png")])
+    picture = Image.open(io.BytesIO(drawn)).convert("RGB")
     corners = [(0, 0), (picture.width - 1, 0), (0, picture.height - 1)]
     assert {picture.getpixel(corner) for corner in corners} == {ImageColor.getrgb(theme.page)}
     assert picture.size == tuple(round(200 * inches) for inches in picture_size(figure))
@@ -206,3 +208,20 @@ def test_a_figure_that_cannot_be_drawn_says_why(change, sentence):
 def test_ticks_read_as_numbers():
     assert [tick_text(v) for v in (1e-3, 0.02, 0.5, 1, 10, 2000, 1e5, 2e-5)] == [
         "0.001", "0.02", "0.5", "1", "10", "2,000", "$10^{5}$", "$2\\times10^{-5}$"]  # fmt: skip
+
+
+def test_what_has_nothing_to_show_is_left_out():
+    def drawn(name, *lines):
+        return make.lines(name, "", "", "x", "y", lines)
+
+    empty = [None, drawn("a", None), drawn("b", make.series("", [], []))]
+    empty.append(make.table("c", "", "", ["n"], []))
+    whole = [drawn("d", make.series("", [1], [2]), None), make.text("e", "", "words")]
+    whole.append(make.table("f", "", "", ["n"], [[1]]))
+    assert make.shown(empty + whole) == whole
+    assert len(whole[0]["series"]) == 1
+
+
+def test_a_band_goes_from_the_least_to_the_most():
+    found = make.banded("mean", [1, 2], [[1.0, 2.0, 6.0], [4.0]], color=3)
+    assert (found["y"], found["band"], found["color"]) == ([3.0, 4.0], [[1.0, 4.0], [6.0, 4.0]], 3)

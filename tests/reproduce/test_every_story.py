@@ -18,9 +18,10 @@ import lowland.connectivity as connectivity
 from lowland.connectivity import Cycle, Schedule
 from lowland.report.story import CAUSE, PREAMBLE, check_story
 from lowland.reproduce import RECIPES
-from lowland.reproduce.every_story import mean_of, picture, said, verdicts
+from lowland.reproduce.every_story import picture, said, verdicts
 from lowland.reproduce.li2018_claims import DIAL
-from lowland.reproduce.verdicts import because
+from lowland.reproduce.runs import mean
+from lowland.reproduce.verdicts import because, claim
 from lowland.results import Claim, Record, plain
 from lowland.training import use_threads
 
@@ -211,8 +212,22 @@ def test_words_that_are_shared():
     claims = [Claim("C1", "", "", "", verdict="met"), Claim("C2", "", "", "")]
     assert verdicts(claims, "C1", "C2") == " (C1: met; C2: not judged at this scale)"
     assert said(None, "One.", None) == ["One."]
-    assert (mean_of([1.0, 2.0]), mean_of([1.0, None]), mean_of([])) == (1.5, None, None)
+    runs = [{"x": 1.0, "y": None}, {"x": 2.0, "y": 1.0}]
+    assert (mean(runs, "x"), mean(runs, "y"), mean([], "x")) == (1.5, None, None)
     assert CAUSE in because("missed", "a cause.")  # where the page finds it
+
+
+@pytest.mark.parametrize(
+    ("truths", "verdict", "note"),
+    [
+        ([True, True], "met", "Note."),
+        ([True, False], "missed", f"Note. {CAUSE} why."),
+        ([], "not judged at this scale", "Note."),
+    ],
+)
+def test_a_claim_is_met_if_every_part_of_its_rule_is(truths, verdict, note):
+    found = claim("C1", "", "", "", [1.0, None], "m", truths, "Note.", "why.")
+    assert (found.verdict, found.note, found.values) == (verdict, note, (1.0, None))
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -7,9 +7,10 @@ import pytest
 
 from lowland.reproduce.li2018_claims import DIAL, judge
 from lowland.reproduce.li2018_figures import draw
-from lowland.reproduce.li2018_numbers import reaches, word
+from lowland.reproduce.li2018_numbers import reaches
 from lowland.reproduce.li2018_published import ENDS, LOGS, WEIGHTS
 from lowland.reproduce.li2018_tables import entropy, sizes
+from lowland.reproduce.runs import word
 
 NOT_JUDGED = "not judged at this scale"
 

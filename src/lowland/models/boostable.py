@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad, relu
 
 from lowland.models.residual import ResidualBlock
-from lowland.models.shapes import GlobalAverage, channels_and_size
+from lowland.models.shapes import GlobalAverage, add_stages, blocks_of, channels_and_size
 
 __all__ = ["PaddedBlock", "ResidualPerceptron", "padded_resnet", "residual_mlp"]
 
@@ -112,24 +112,17 @@ def padded_resnet(
         raise ValueError(
             f"width, classes and stages must be positive; got {width}, {classes} and {stages}."
         )
-    blocks, rest = divmod(depth - 2, 2 * stages)
-    if blocks < 1 or rest:
-        near = 2 * stages * max(1, round((depth - 2) / (2 * stages))) + 2
-        raise ValueError(f"depth must be {2 * stages} n + 2; got {depth}. Take {near}.")
+    blocks = blocks_of(depth, 2 * stages, 2)
     channels, _, _ = channels_and_size(in_shape, smallest=1)
     layers: OrderedDict[str, nn.Module] = OrderedDict(
         conv=nn.Conv2d(channels, width, 3, padding=1, bias=False),
         norm=nn.BatchNorm2d(width),
         relu=nn.ReLU(),
     )
-    for stage in range(1, stages + 1):
-        wider = width if stage == 1 else 2 * width
-        for number in range(1, blocks + 1):
-            stride = 2 if stage > 1 and number == 1 else 1
-            layers[f"stage{stage}_block{number}"] = PaddedBlock(width, wider, stride)
-            width = wider
+    widths = [width << stage for stage in range(stages)]
+    add_stages(layers, PaddedBlock, width, widths, blocks)
     layers["average"] = GlobalAverage()
-    layers["linear"] = nn.Linear(width, classes)
+    layers["linear"] = nn.Linear(widths[-1], classes)
     return nn.Sequential(layers)
 
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lowland.models.shapes import GlobalAverage, channels_and_size
+from lowland.models.shapes import GlobalAverage, blocks_of, channels_and_size
 
 __all__ = ["DenseLayer", "densenet"]
 
@@ -45,14 +45,9 @@ def densenet(
         >>> sum(p.numel() for p in densenet(100, 12, bottleneck=True).parameters())
         769162
     """
-    period = 6 if bottleneck else 3
-    count, rest = divmod(depth - 4, period)
-    if count < 1 or rest or growth < 1:
-        near = period * max(1, round((depth - 4) / period)) + 4
-        raise ValueError(
-            f"depth must be {period} n + 4 and growth positive; got {depth} and {growth}. "
-            f"Take depth {near}."
-        )
+    count = blocks_of(depth, 6 if bottleneck else 3, 4)
+    if growth < 1:
+        raise ValueError(f"growth must be positive; got {growth}.")
     channels, _, _ = channels_and_size(in_shape, smallest=4)
     width = 2 * growth
     layers: OrderedDict[str, nn.Module] = OrderedDict(

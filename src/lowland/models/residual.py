@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from lowland.models.shapes import GlobalAverage, channels_and_size
+from lowland.models.shapes import GlobalAverage, add_stages, blocks_of, channels_and_size
 
 __all__ = ["ResidualBlock", "resnet"]
 
@@ -35,25 +35,16 @@ def resnet(depth: int, classes: int = 10, in_shape: tuple[int, ...] = (3, 32, 32
         >>> sum(p.numel() for p in resnet(20).parameters())
         272474
     """
-    blocks, rest = divmod(depth - 2, 6)
-    if blocks < 1 or rest:
-        near = 6 * max(1, round((depth - 2) / 6)) + 2
-        raise ValueError(f"depth must be 6 n + 2 (8, 14, 20, ...); got {depth}. Take {near}.")
+    blocks = blocks_of(depth, 6, 2)
     channels, _, _ = channels_and_size(in_shape, smallest=1)
     layers: OrderedDict[str, nn.Module] = OrderedDict(
         conv=nn.Conv2d(channels, 16, 3, padding=1, bias=False),
         norm=nn.BatchNorm2d(16),
         relu=nn.ReLU(),
     )
-    width = 16
-    for stage in (1, 2, 3):
-        wider = 16 << (stage - 1)
-        for number in range(1, blocks + 1):
-            stride = 2 if stage > 1 and number == 1 else 1
-            layers[f"stage{stage}_block{number}"] = ResidualBlock(width, wider, stride)
-            width = wider
+    add_stages(layers, ResidualBlock, 16, (16, 32, 64), blocks)
     layers["average"] = GlobalAverage()
-    layers["linear"] = nn.Linear(width, classes)
+    layers["linear"] = nn.Linear(64, classes)
     return nn.Sequential(layers)
 
 

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import group_norm, relu
 
-from lowland.models.shapes import GlobalAverage, channels_and_size
+from lowland.models.shapes import GlobalAverage, add_stages, blocks_of, channels_and_size
 
 __all__ = ["ImageNorm", "WideBlock", "wide_resnet"]
 
@@ -45,23 +45,15 @@ def wide_resnet(
         >>> sum(p.numel() for p in wide_resnet(28, 2).parameters())
         1465827
     """
-    blocks, rest = divmod(depth - 4, 6)
-    if blocks < 1 or rest:
-        near = 6 * max(1, round((depth - 4) / 6)) + 4
-        raise ValueError(f"depth must be 6 n + 4 (10, 16, 22, 28, ...); got {depth}. Take {near}.")
+    blocks = blocks_of(depth, 6, 4)
     if min(widen, classes) < 1:
         raise ValueError(f"widen and classes must be positive; got {widen} and {classes}.")
     channels, _, _ = channels_and_size(in_shape, smallest=1)
-    width = 16
+    width = 64 * widen
     layers: OrderedDict[str, nn.Module] = OrderedDict(
-        conv=nn.Conv2d(channels, width, 3, padding=1, bias=False)
+        conv=nn.Conv2d(channels, 16, 3, padding=1, bias=False)
     )
-    for stage in (1, 2, 3):
-        wider = widen * (16 << (stage - 1))
-        for number in range(1, blocks + 1):
-            stride = 2 if stage > 1 and number == 1 else 1
-            layers[f"stage{stage}_block{number}"] = WideBlock(width, wider, stride)
-            width = wider
+    add_stages(layers, WideBlock, 16, (16 * widen, 32 * widen, width), blocks)
     layers["norm"] = ImageNorm(width)
     layers["relu"] = nn.ReLU()
     layers["average"] = GlobalAverage()

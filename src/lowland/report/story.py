@@ -5,8 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lowland.report.words import count_verdicts
-
 CAUSE = "Likely cause of the miss:"  # as the notes of missed claims have it
 
 # The names that the code of all stories goes by, in an example that runs as it stands.
@@ -127,21 +125,6 @@ def describe_misses(claims: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
             beside, _, why = (part.strip() for part in claim["note"].partition(CAUSE))
             found.append({**claim, "beside": beside, "why": why or "not known."})
     return found
-
-
-def add_up(sections: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """How many claims of all records were met, missed and not judged.
-
-    Args:
-        sections: What the page says about each record.
-
-    Returns:
-        A count for each verdict.
-
-    Source:
-        Ours.
-    """
-    return count_verdicts([claim for section in sections for claim in section["claims"]])
 
 
 def own_code(sections: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -8,7 +8,7 @@ from lowland.reproduce.baityjesi2018_glass_claims import (
     no_barrier,
     two_phases,
 )
-from lowland.reproduce.baityjesi2018_numbers import Runs, courses_of
+from lowland.reproduce.baityjesi2018_numbers import courses_of
 from lowland.reproduce.baityjesi2018_rules import (
     BEFORE,
     FALL,
@@ -25,7 +25,8 @@ from lowland.reproduce.baityjesi2018_rules import (
     spelled,
     toy_alike,
 )
-from lowland.reproduce.verdicts import because, verdict
+from lowland.reproduce.runs import Runs
+from lowland.reproduce.verdicts import claim
 from lowland.results import Claim
 
 __all__ = ["judge"]
@@ -71,8 +72,7 @@ def three_stages(over: Runs, is_long: bool) -> Claim:
         "the first."
         for one in over
     ]
-    judged = verdict([is_staged(one) for one in over] if is_long else [])
-    return Claim(
+    return claim(
         "C1",
         "The loss goes through three stages: a plateau, a descent linear in ln n, and a bottom.",
         "read off the figures by eye; no number",
@@ -80,8 +80,9 @@ def three_stages(over: Runs, is_long: bool) -> Claim:
         "100 to 500 (fitted on other seeds; the specification says 300 to 5000, from a pilot)",
         tuple(one["phases"]["t2"] for one in over),
         "updates, t2",
-        judged,
-        " ".join(notes) + because(judged, "a course too short to reach its bottom."),
+        [is_staged(one) for one in over] if is_long else [],
+        " ".join(notes),
+        "a course too short to reach its bottom.",
     )
 
 
@@ -94,21 +95,17 @@ def interval(one: dict[str, Any], name: str) -> str:
 def no_age_before(over: Runs, is_long: bool) -> Claim:
     """C2: before t1 the age does not matter."""
     known = [one for one in over if before_of(one) is not None]
-    judged = verdict([ignores_age(one) for one in known] if is_long else [])
-    return Claim(
+    return claim(
         "C2",
         "Before t1 the displacement does not depend on the age.",
         "published run: 5.06 to 6.0e-6 for tw = 0 to 11 at t = 100",
         f"score of raw Δ over tw < t1, mean over seeds, below {BEFORE:g}",
         tuple(before_of(one) for one in known),
         "score",
-        judged,
-        " ".join(f"{one['course']}: {before_of(one):.3g}." for one in known)
-        + because(
-            judged,
-            "single steps of a few seeds at the shortest lags, and ages close to t1, where the "
-            "loss already falls.",
-        ),
+        [ignores_age(one) for one in known] if is_long else [],
+        " ".join(f"{one['course']}: {before_of(one):.3g}." for one in known),
+        "single steps of a few seeds at the shortest lags, and ages close to t1, where the "
+        "loss already falls.",
     )
 
 
@@ -123,8 +120,7 @@ def aging_between(over: Runs, is_long: bool) -> Claim:
         )  # fmt: skip
         fall = "unknown" if one["aging"]["fall"] is None else f"{one['aging']['fall']:.3g}"
         notes.append(f"{one['course']}: falls by a factor {fall}{exponent}.")
-    judged = verdict([falls(one) for one in over] if is_long else [])
-    return Claim(
+    return claim(
         "C3",
         "Between t1 and t2 the network ages: at a fixed lag it moves the less, the older it is.",
         "read off the figures; no number",
@@ -132,15 +128,15 @@ def aging_between(over: Runs, is_long: bool) -> Claim:
         "t2, and the aging exponent there is above 0",
         tuple(one["aging"]["fall"] for one in over),
         "factor",
-        judged,
-        " ".join(notes) + because(judged, "a lag of 100 is longer than the whole stage."),
+        [falls(one) for one in over] if is_long else [],
+        " ".join(notes),
+        "a lag of 100 is longer than the whole stage.",
     )
 
 
 def stationary_after(over: Runs, is_long: bool) -> Claim:
     """C4: after t2 the age matters only by the noise."""
-    judged = verdict([is_stationary(one) for one in over] if is_long else [])
-    return Claim(
+    return claim(
         "C4",
         "After t2 the motion is stationary once it is divided by the gradient noise.",
         "published run: M Δ / (η² D t) within 20 % for tw ≥ 808 at t = 100",
@@ -148,10 +144,9 @@ def stationary_after(over: Runs, is_long: bool) -> Claim:
         "(fitted on other seeds; the specification says 0.5, from one longer run)",
         tuple(late_scores(one)[1] for one in over),
         "score of Δ / D",
-        judged,
-        " ".join(map(spelled, over))
-        + by_specification(over)
-        + because(judged, "D goes on falling within the lags, and drift does not scale with D."),
+        [is_stationary(one) for one in over] if is_long else [],
+        " ".join(map(spelled, over)) + by_specification(over),
+        "D goes on falling within the lags, and drift does not scale with D.",
     )
 
 
@@ -181,8 +176,7 @@ def no_plateau(over: Runs, is_long: bool) -> Claim:
             for c in one["cloned"]
         ]
     truths = [not one["phases"]["plateau"]["after_t2"] for one in known]
-    judged = verdict(truths if is_long else [])
-    return Claim(
+    return claim(
         "C5",
         "At the bottom the network diffuses: there is no plateau.",
         "a straight line in double logarithms; no number",
@@ -190,9 +184,9 @@ def no_plateau(over: Runs, is_long: bool) -> Claim:
         "reported, raw and between clones, and not judged",
         tuple(values),
         "raw exponent of the last decade",
-        judged,
-        " ".join(notes)
-        + because(judged, "at short lags single steps scatter more than they drift."),
+        truths if is_long else [],
+        " ".join(notes),
+        "at short lags single steps scatter more than they drift.",
     )
 
 
@@ -214,8 +208,7 @@ def under_is_glassy(under: Runs, is_long: bool) -> Claim:
             "it gained in the last decade"
             + (f"; μ = {exponent:.2f}." if exponent is not None else ".")
         )
-    judged = verdict(truths if is_long else [])
-    return Claim(
+    return claim(
         "C6",
         "A network with too few weights is glassy: stuck at a high loss, and aging.",
         "toy model, loss stuck, aging (figure); no number",
@@ -224,7 +217,7 @@ def under_is_glassy(under: Runs, is_long: bool) -> Claim:
         "so the rule was moved to tw > t2)",
         tuple(one["phases"]["loss_ratio"] for one in under),
         "last / first loss",
-        judged,
-        " ".join(notes)
-        + because(judged, "it goes on learning slowly, without the stages of a wide network."),
+        truths if is_long else [],
+        " ".join(notes),
+        "it goes on learning slowly, without the stages of a wide network.",
     )

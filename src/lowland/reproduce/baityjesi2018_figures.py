@@ -2,16 +2,17 @@
 
 from typing import Any
 
-from lowland.report.figures import lines, series
-from lowland.reproduce.baityjesi2018_numbers import Runs, mean_curves, normalized
+from lowland.report.figures import lines, series, shown
+from lowland.reproduce.baityjesi2018_numbers import mean_curves, normalized
 from lowland.reproduce.baityjesi2018_tables import (
+    DIFFERENCES,
     clones,
-    differences,
     flat_table,
     phases_table,
     published,
     quench_table,
 )
+from lowland.reproduce.runs import Runs
 
 __all__ = ["draw"]
 
@@ -21,15 +22,7 @@ Figure = dict[str, Any]
 
 
 def draw(settings: dict[str, Any], parts: dict[str, Any]) -> list[Figure]:
-    """Describe all figures.
-
-    Args:
-        settings: Plain settings of the recipe.
-        parts: What a run has measured.
-
-    Returns:
-        Figures as the report reads them.
-    """
+    """Describe all figures."""
     runs, phases = parts["runs"], parts["phases"]
     figures: list[Figure | None] = []
     for found in phases:
@@ -39,11 +32,11 @@ def draw(settings: dict[str, Any], parts: dict[str, Any]) -> list[Figure]:
             figures += [family(mine), divided(mine), cloned(mine)]
     figures += [*glass(parts["exact"]), simulated(parts["exact"], parts["simulated"])]
     figures += [flat(parts["flat"]), descent(parts["exact"])]
-    figures += [figure for one in parts["quenches"] for figure in quench(one)]
+    figures += map(quench, parts["quenches"])
     figures += [widths(parts["widths"]), phases_table(phases), clones(phases)]
     figures += [quench_table(parts["quenches"]), flat_table(parts["flat"])]
-    figures += [published(parts["published"]), differences()]
-    return [figure for figure in figures if figure is not None]
+    figures += [published(parts["published"]), DIFFERENCES]
+    return shown(figures)
 
 
 def some(waits: list[Any]) -> list[Any]:
@@ -56,12 +49,12 @@ def some(waits: list[Any]) -> list[Any]:
 def learning(runs: Runs, found: dict[str, Any]) -> Figure:
     """Loss against log time, with its three stages."""
     name, phases = found["course"], found["phases"]
-    shown = []
+    drawn = []
     for number, run in enumerate(runs):
         rows = [row for row in run["losses"] if row["step"] > 0]
         steps = [row["step"] for row in rows]
         label = f"seed {run['seed']}"
-        shown.append(series(label, steps, [row["loss"] for row in rows], color=number))
+        drawn.append(series(label, steps, [row["loss"] for row in rows], color=number))
     marks = [
         {"x": phases[key], "y": None, "text": text}
         for key, text in (("t1", "t1"), ("t2", "t2"))
@@ -74,7 +67,7 @@ def learning(runs: Runs, found: dict[str, Any]) -> Figure:
         "ln n, fitted to the mean over seeds.",
         "updates n",
         "training loss",
-        shown,
+        drawn,
         x_log=True,
         marks=marks,
     )
@@ -113,15 +106,12 @@ def divided(runs: Runs) -> Figure:
     )  # fmt: skip
 
 
-def cloned(runs: Runs) -> Figure | None:
+def cloned(runs: Runs) -> Figure:
     """Raw motion, and what remains of it between clones."""
-    found = runs[0]["clones"]
-    if not found:
-        return None
-    shown = []
-    for number, one in enumerate(found):
+    drawn = []
+    for number, one in enumerate(runs[0]["clones"]):
         label = f"tw = {one['wait']}"
-        shown += [
+        drawn += [
             series(f"raw, {label}", one["lag"], one["raw"], "dashed", color=number),
             series(f"clones, {label}", one["lag"], one["displacement"], color=number),
         ]
@@ -132,7 +122,7 @@ def cloned(runs: Runs) -> Figure | None:
         "the part of the motion that noise makes.",
         "lag t (updates)",
         "mean square per weight",
-        shown,
+        drawn,
         x_log=True,
         y_log=True,
     )
@@ -184,29 +174,27 @@ def simulated(exact: Runs, samples: Runs) -> Figure | None:
     """Energies of finite systems beside the solution."""
     if not samples:
         return None
-    shown = [
+    drawn = [
         series(f"N = {one['size']}, sample {one['sample']}", one["times"][1:], one["energy"][1:],
                "points", color=number + 1)
         for number, one in enumerate(samples[:4])
     ]  # fmt: skip
     for one in exact:
         if one["temperature"] == samples[0]["temperature"]:
-            shown.append(series("infinite size", one["times"], one["energy"], color=0))
+            drawn.append(series("infinite size", one["times"], one["energy"], color=0))
     return lines(
         "glass-simulation",
         f"p-spin: simulation beside the solution, T = {samples[0]['temperature']:g}",
         "Langevin dynamics, mean over the replicas of each disorder.",
         "time t",
         "energy per spin",
-        shown,
+        drawn,
         x_log=True,
     )
 
 
-def descent(exact: Runs) -> Figure | None:
+def descent(exact: Runs) -> Figure:
     """Negative curvatures of the p-spin."""
-    if not exact:
-        return None
     return lines(
         "glass-negative",
         "p-spin: share of directions that go down",
@@ -222,10 +210,10 @@ def flat(found: Runs) -> Figure | None:
     """Flat directions against time."""
     if not found:
         return None
-    shown = []
+    drawn = []
     for number, name in enumerate(("age", "fixed", "relative")):
         rows = [row for row in found if row["counts"][name] and row["step"] > 0]
-        shown.append(
+        drawn.append(
             series(
                 {"age": "λ < 1 / age", "fixed": "fixed threshold",
                  "relative": "share of the largest"}[name],
@@ -241,46 +229,40 @@ def flat(found: Runs) -> Figure | None:
         "thresholds, which can disagree.",
         "updates n",
         "flat directions (%)",
-        shown,
+        drawn,
         x_log=True,
     )
 
 
-def quench(one: dict[str, Any]) -> list[Figure]:
+def quench(one: dict[str, Any]) -> Figure:
     """Loss along straight lines and the path between quenched states."""
-    shown = [
+    drawn = [
         series(f"line {line['from']} to {line['to']}", line["at"], line["loss"], color=number)
         for number, line in enumerate(one["lines"])
     ]
     if one["path"]:
         label = f"AutoNEB {one['path']['from']} to {one['path']['to']}"
-        shown.append(
-            series(label, one["path"]["at"], one["path"]["loss"], "dashed", color=len(shown))
+        drawn.append(
+            series(label, one["path"]["at"], one["path"]["loss"], "dashed", color=len(drawn))
         )
-    name = f"quench-{one['course']}-{one['seed']}"
-    return [
-        lines(
-            name,
-            f"{one['course']}: loss between quenched states",
-            f"Seed {one['seed']}. Descent without noise from weights of several ages; the loss on "
-            "the way from one end to the next.",
-            "share of the way",
-            "training loss",
-            shown,
-        )
-    ]
+    return lines(
+        f"quench-{one['course']}-{one['seed']}",
+        f"{one['course']}: loss between quenched states",
+        f"Seed {one['seed']}. Descent without noise from weights of several ages; the loss on "
+        "the way from one end to the next.",
+        "share of the way",
+        "training loss",
+        drawn,
+    )
 
 
-def widths(found: Runs) -> Figure | None:
+def widths(found: Runs) -> Figure:
     """Where learning gets stuck."""
-    if not found:
-        return None
-    seeds = sorted({row["seed"] for row in found})
-    shown = []
-    for number, seed in enumerate(seeds):
+    drawn = []
+    for number, seed in enumerate(sorted({row["seed"] for row in found})):
         rows = [row for row in found if row["seed"] == seed]
         x = [row["width"] for row in rows]
-        shown += [
+        drawn += [
             series(f"loss, seed {seed}", x, [r["last"] / r["first"] for r in rows], color=number),
             series(f"wrong, seed {seed}", x, [r["error"] for r in rows], "dashed", color=number),
         ]
@@ -291,6 +273,6 @@ def widths(found: Runs) -> Figure | None:
         "of training examples that are wrong.",
         "hidden units h",
         "share",
-        shown,
+        drawn,
         x_log=True,
     )

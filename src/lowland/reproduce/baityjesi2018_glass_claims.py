@@ -4,8 +4,10 @@ from itertools import pairwise
 from math import sqrt
 from statistics import fmean, stdev
 
-from lowland.reproduce.baityjesi2018_numbers import Runs, at_lag
-from lowland.reproduce.verdicts import because, verdict
+from lowland.reproduce.baityjesi2018_numbers import at_lag
+from lowland.reproduce.baityjesi2018_rules import STUCK
+from lowland.reproduce.runs import Runs
+from lowland.reproduce.verdicts import claim
 from lowland.results import Claim
 
 __all__ = ["flat_grows", "glass_contrast", "no_barrier", "two_phases"]
@@ -13,8 +15,7 @@ __all__ = ["flat_grows", "glass_contrast", "no_barrier", "two_phases"]
 SHARE = 0.01  # of the first loss: a bump, or a difference of losses, that does not count
 SAME = 0.05  # displacements at a short lag agree to this
 DECAY = (0.5, 0.85)  # of E(t) - E_th at T = 0; 2/3 is expected
-STUCK = 0.2  # of the first loss
-LEARNED = 0.05  # likewise
+LEARNED = 0.05  # of the first loss
 
 
 def glass_contrast(exact: Runs, simulated: Runs, is_long: bool) -> Claim:
@@ -41,8 +42,7 @@ def glass_contrast(exact: Runs, simulated: Runs, is_long: bool) -> Claim:
                 f"{ends}, plateau {one['plateau']:.3g}."
             )
     notes += beside_the_solution(exact, simulated)
-    judged = verdict(truths if is_long else [])
-    return Claim(
+    return claim(
         "C7",
         "A mean-field glass ages at all times, has a plateau, and its energy goes to a threshold.",
         "figure 1; E_th = -1.1547 for p = 3 (theory)",
@@ -51,8 +51,9 @@ def glass_contrast(exact: Runs, simulated: Runs, is_long: bool) -> Claim:
         "falls with tw",
         tuple(values),
         "energy above its limit",
-        judged,
-        " ".join(notes) + because(judged, "times are too short."),
+        truths if is_long else [],
+        " ".join(notes),
+        "times are too short.",
     )
 
 
@@ -97,8 +98,7 @@ def no_barrier(found: Runs, is_long: bool) -> Claim:
             values += bumps
             if one["path"]:
                 truths.append(one["path"]["bump"] < SHARE * first)
-    judged = verdict(truths if is_long else [])
-    return Claim(
+    return claim(
         "C9",
         "Networks cross no barriers: what slows them down is flatness.",
         "by argument: escapes would take times exponential in the number of weights",
@@ -108,9 +108,9 @@ def no_barrier(found: Runs, is_long: bool) -> Claim:
         "a first look at seed 0, where quenches a quarter as long differed by 1.45 %)",
         tuple(values),
         "bump / first loss",
-        judged,
-        " ".join(notes)
-        + because(judged, "a quench that is shorter than what was left of the training."),
+        truths if is_long else [],
+        " ".join(notes),
+        "a quench that is shorter than what was left of the training.",
     )
 
 
@@ -136,8 +136,7 @@ def flat_grows(found: Runs, exact: Runs, is_long: bool) -> Claim:
             f"p-spin, T = {one['temperature']:g}: negative curvatures {100 * negative[0]:.1f} to "
             f"{100 * negative[-1]:.2f} %."
         )
-    judged = verdict(truths if is_long and values else [])
-    return Claim(
+    return claim(
         "C10",
         "The motion slows down as more directions become flat.",
         "by reference to Hessians of the same group; no number",
@@ -145,13 +144,9 @@ def flat_grows(found: Runs, exact: Runs, is_long: bool) -> Claim:
         "of three thresholds; the p-spin's share of negative curvatures falls",
         tuple(values),
         "change of the flat share",
-        judged,
-        " ".join(notes)
-        + because(
-            judged,
-            "the thresholds move in different directions: 1 / age falls faster than eigenvalues "
-            "do.",
-        ),
+        truths if is_long and values else [],
+        " ".join(notes),
+        "the thresholds move in different directions: 1 / age falls faster than eigenvalues do.",
     )
 
 
@@ -172,8 +167,7 @@ def two_phases(found: Runs, is_long: bool) -> Claim:
             f"Seed {seed}: stuck up to h = {max(stuck, default=0)}, {onset}; wrong examples "
             f"{100 * rows[0]['error']:.0f} to {100 * rows[-1]['error']:.1f} %."
         )
-    judged = verdict(truths if is_long else [])
-    return Claim(
+    return claim(
         "C13",
         "Two phases, with too few and with enough weights, are separated by a width.",
         "loss stuck for h = 10, at zero for h = 10,000 (figures); no number",
@@ -181,7 +175,7 @@ def two_phases(found: Runs, is_long: bool) -> Claim:
         f"h* ≤ 8 h on below {LEARNED:g}",
         tuple(values),
         "h*",
-        judged,
-        " ".join(notes)
-        + because(judged, "the change is gradual in the number of updates that were done."),
+        truths if is_long else [],
+        " ".join(notes),
+        "the change is gradual in the number of updates that were done.",
     )

@@ -1,6 +1,6 @@
 """Read phases, collapses and exponents off the recorded courses of baityjesi2018."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import log
 from statistics import fmean
 from typing import Any
@@ -11,11 +11,11 @@ from lowland.dynamics.collapse import Curve, collapse_score, local_exponents
 from lowland.dynamics.normalized import over_noise
 from lowland.dynamics.phases import find_phases
 from lowland.dynamics.pieces import fit_pieces
+from lowland.reproduce.runs import Runs
 from lowland.results import plain
 
-__all__ = ["Runs", "analyze", "at_lag", "courses_of", "mean_curves", "mean_rows", "normalized"]
+__all__ = ["analyze", "at_lag", "courses_of", "mean_curves", "mean_rows", "normalized"]
 
-Runs = Sequence[dict[str, Any]]
 LAG = 100  # at which displacements of different ages are compared
 SHORT = 10
 
@@ -147,7 +147,7 @@ def normalized(runs: Runs) -> dict[int, dict[str, list[float]]]:
     }
 
 
-def at_lag(curve: dict[str, list[float]], lag: float) -> float | None:
+def at_lag(curve: Mapping[str, Any], lag: float) -> float | None:
     """Interpolate a displacement in double logarithms.
 
     Args:

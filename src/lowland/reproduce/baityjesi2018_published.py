@@ -6,8 +6,9 @@ batches of 100, learning rate 0.01, momentum 0.5, stopped after 2006 updates.
 
 from typing import Any
 
-from lowland.reproduce.baityjesi2018_numbers import Runs, at_lag
+from lowland.reproduce.baityjesi2018_numbers import at_lag
 from lowland.reproduce.baityjesi2018_settings import Course, Task
+from lowland.reproduce.runs import Runs
 
 __all__ = ["COURSE", "LOSS", "NAME", "NOISE", "compare"]
 

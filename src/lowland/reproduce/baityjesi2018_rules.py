@@ -11,8 +11,8 @@ one longer run.
 
 from typing import Any
 
-from lowland.reproduce.baityjesi2018_numbers import Runs
-from lowland.reproduce.verdicts import because, verdict
+from lowland.reproduce.runs import Runs
+from lowland.reproduce.verdicts import claim
 from lowland.results import Claim
 
 __all__ = [
@@ -77,19 +77,18 @@ def short_lags_differ(over: Runs, exact: Runs, is_long: bool) -> Claim:
         if one["temperature"] > 0 and len(one["short"]) > 2
     ]
     known = [one for one in over if one["short"]["spread"] is not None]
-    judged = verdict([one["short"]["spread"] > SPREAD for one in known] if is_long else [])
     beside = f" p-spin at t = 0.1 and tw > 1, T > 0: {', '.join(f'{g:.3g}' for g in glass)}."
-    return Claim(
+    return claim(
         "C8",
         "At short lags networks differ from the glass: their displacement depends on the age.",
         "published run: 2.9e-8 to 2.2e-7 at t = 10",
         f"Δ(tw, tw + 10), mean over seeds, changes by more than {SPREAD:g} over all tw",
         tuple(one["short"]["spread"] for one in known),
         "factor",
-        judged,
+        [one["short"]["spread"] > SPREAD for one in known] if is_long else [],
         " ".join(f"{one['course']}: factor {one['short']['spread']:.3g}." for one in known)
-        + (beside if glass else "")
-        + because(judged, "the course is too short for its noise to change."),
+        + (beside if glass else ""),
+        "the course is too short for its noise to change.",
     )
 
 
@@ -116,32 +115,34 @@ def passed(one: dict[str, Any]) -> list[str]:
 def everywhere(over: Runs, is_long: bool) -> Claim:
     """C11: the same on several architectures and data sets."""
     enough = len({one["course"].split("-")[0] for one in over}) > 1
-    judged = verdict([len(passed(one)) == 5 for one in over] if is_long and enough else [])
-    return Claim(
+    return claim(
         "C11",
         "All architectures and data sets behave alike.",
         "three architectures on MNIST, CIFAR-10 and CIFAR-100",
         "C1 to C5 hold for two architectures on each of two data sets",
         tuple(float(len(passed(one))) for one in over),
         "of 5 claims",
-        judged,
-        " ".join(f"{one['course']}: {', '.join(passed(one)) or 'none'}." for one in over)
-        + because(judged, "see the claim that fails, for the course it fails in."),
+        [len(passed(one)) == 5 for one in over] if is_long and enough else [],
+        " ".join(map(said_of, over)),
+        "see the claim that fails, for the course it fails in.",
     )
 
 
 def toy_alike(toy: Runs, is_long: bool) -> Claim:
     """C12: the wide toy model, which has no bad minima, behaves alike."""
-    judged = verdict([len(passed(one)) == 5 for one in toy] if is_long else [])
-    return Claim(
+    return claim(
         "C12",
         "The toy model, which has no bad minima where it is wide, has the same dynamics.",
         "10,000 hidden units (figure); no number",
         "C1 to C5 hold for it",
         tuple(float(len(passed(one))) for one in toy),
         "of 5 claims",
-        judged,
-        " ".join(f"{one['course']}: {', '.join(passed(one)) or 'none'}. {spelled(one)}"
-                 for one in toy)
-        + because(judged, "its sigmoids saturate, so that the first stage has no flat part."),
-    )  # fmt: skip
+        [len(passed(one)) == 5 for one in toy] if is_long else [],
+        " ".join(f"{said_of(one)} {spelled(one)}" for one in toy),
+        "its sigmoids saturate, so that the first stage has no flat part.",
+    )
+
+
+def said_of(one: dict[str, Any]) -> str:
+    """Which of C1 to C5 a course meets, in words."""
+    return f"{one['course']}: {', '.join(passed(one)) or 'none'}."

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from lowland.report.words import format_measured, format_number
-from lowland.reproduce.baityjesi2018_numbers import Runs, at_lag, courses_of
+from lowland.reproduce.baityjesi2018_numbers import at_lag, courses_of
 from lowland.reproduce.baityjesi2018_published import NAME
 from lowland.reproduce.baityjesi2018_rules import late_scores
 from lowland.reproduce.every_story import picture, said, verdicts
+from lowland.reproduce.runs import Runs
 from lowland.results import Claim
 
 __all__ = ["OWN", "tell"]
@@ -41,17 +42,7 @@ def tell(
     claims: Sequence[Claim],
     figures: Sequence[dict[str, Any]],
 ) -> dict[str, Any]:
-    """Tell the story of a run.
-
-    Args:
-        settings: Plain settings of the recipe.
-        parts: What was measured, as for the claims.
-        claims: Judged on it.
-        figures: Drawn of it.
-
-    Returns:
-        ``claimed``, ``measured``, ``figure`` and ``own`` of :class:`lowland.results.Record`.
-    """
+    """Tell the story of a run."""
     phases = parts["phases"]
     wide = [one for one in courses_of(phases, "over") if one["course"] != NAME]
     narrow = courses_of(phases, "under")

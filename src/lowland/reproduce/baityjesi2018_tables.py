@@ -2,23 +2,29 @@
 
 from typing import Any
 
-from lowland.report.figures import table
-from lowland.reproduce.baityjesi2018_numbers import Runs
+from lowland.report.figures import table, text
+from lowland.reproduce.runs import Runs
 
-__all__ = ["clones", "differences", "flat_table", "phases_table", "published", "quench_table"]
+__all__ = ["DIFFERENCES", "clones", "flat_table", "phases_table", "published", "quench_table"]
+
+DIFFERENCES = text(
+    "differences",
+    "What is not as in the paper",
+    "Weights are in float32 with sums in float64; the published code has float64 "
+    "throughout. Momentum is never reset, gradients are not overwritten by measurements, "
+    "and networks with batch norm or dropout stay in training mode: the published code errs "
+    "in these, see our specification. Gradient noise is the unbiased trace of the covariance "
+    "over batches of an epoch.\n\n"
+    "The paper reads t1 and t2 by eye; here three lines in ln n are fitted.\n\n"
+    "A raw exponent near 1 is not called diffusion: only clones, which share the drift, tell "
+    "noise from drift.\n\n"
+    "Losses are those of the training set in evaluation mode, at large scales of 10,000 "
+    "examples.",
+)
 
 
-def phases_table(phases: Runs) -> dict[str, Any] | None:
-    """Phases and collapses of every course.
-
-    Args:
-        phases: One dict per course.
-
-    Returns:
-        A table, None without courses.
-    """
-    if not phases:
-        return None
+def phases_table(phases: Runs) -> dict[str, Any]:
+    """Phases and collapses of every course."""
     rows = []
     for one in phases:
         found = one["phases"]
@@ -46,23 +52,14 @@ def phases_table(phases: Runs) -> dict[str, Any] | None:
     )  # fmt: skip
 
 
-def clones(phases: Runs) -> dict[str, Any] | None:
-    """Raw and clone exponents.
-
-    Args:
-        phases: One dict per course.
-
-    Returns:
-        A table, None without clones.
-    """
+def clones(phases: Runs) -> dict[str, Any]:
+    """Raw and clone exponents."""
     rows = [
         [one["course"], found["wait"], found["from"], found["to"], found["raw"], found["clone"],
          found["clone_last"] / found["raw_last"] if found["raw_last"] else None]
         for one in phases
         for found in one["cloned"]
     ]  # fmt: skip
-    if not rows:
-        return None
     return table(
         "clone-exponents",
         "Exponents of the motion, raw and between clones",
@@ -73,15 +70,8 @@ def clones(phases: Runs) -> dict[str, Any] | None:
     )
 
 
-def quench_table(found: Runs) -> dict[str, Any] | None:
-    """Quenches and what lies between them.
-
-    Args:
-        found: One dict per course and seed.
-
-    Returns:
-        A table, None without any.
-    """
+def quench_table(found: Runs) -> dict[str, Any]:
+    """Quenches and what lies between them."""
     rows: list[list[Any]] = []
     for one in found:
         name = [one["course"], one["seed"]]
@@ -94,8 +84,6 @@ def quench_table(found: Runs) -> dict[str, Any] | None:
             path = one["path"]
             what = f"AutoNEB {path['from']} to {path['to']}, straight {path['straight']:.3g}"
             rows.append([*name, what, path["loss"][0], path["loss"][-1], path["bump"]])
-    if not rows:
-        return None
     return table(
         "quenches",
         "Descent without noise, and barriers between its ends",
@@ -106,17 +94,8 @@ def quench_table(found: Runs) -> dict[str, Any] | None:
     )
 
 
-def flat_table(found: Runs) -> dict[str, Any] | None:
-    """Flat and negative directions.
-
-    Args:
-        found: One dict per instant.
-
-    Returns:
-        A table, None without any.
-    """
-    if not found:
-        return None
+def flat_table(found: Runs) -> dict[str, Any]:
+    """Flat and negative directions."""
     rows = [
         [row["course"], row["step"], row["params"], row["largest"], name, count["eps"],
          count["flat"], count["error"], count["negative"], "yes" if count["reliable"] else "no"]
@@ -137,17 +116,8 @@ def flat_table(found: Runs) -> dict[str, Any] | None:
     )  # fmt: skip
 
 
-def published(found: Runs) -> dict[str, Any] | None:
-    """Our runs beside the published one.
-
-    Args:
-        found: Its lines.
-
-    Returns:
-        A table, None without the course.
-    """
-    if not found:
-        return None
+def published(found: Runs) -> dict[str, Any]:
+    """Our runs beside the published one."""
     rows = []
     for row in found:
         known = [value for value in row["ours"] if value is not None]
@@ -163,27 +133,3 @@ def published(found: Runs) -> dict[str, Any] | None:
         ["what", "n or tw", "published", "ours", "least", "most", "ours / published"],
         rows,
     )
-
-
-def differences() -> dict[str, Any]:
-    """What is not as in the paper.
-
-    Returns:
-        A text.
-    """
-    return {
-        "kind": "text",
-        "id": "differences",
-        "title": "What is not as in the paper",
-        "caption": "",
-        "text": "Weights are in float32 with sums in float64; the published code has float64 "
-        "throughout. Momentum is never reset, gradients are not overwritten by measurements, "
-        "and networks with batch norm or dropout stay in training mode: the published code errs "
-        "in these, see our specification. Gradient noise is the unbiased trace of the covariance "
-        "over batches of an epoch.\n\n"
-        "The paper reads t1 and t2 by eye; here three lines in ln n are fitted.\n\n"
-        "A raw exponent near 1 is not called diffusion: only clones, which share the drift, tell "
-        "noise from drift.\n\n"
-        "Losses are those of the training set in evaluation mode, at large scales of 10,000 "
-        "examples.",
-    }

@@ -1,6 +1,6 @@
 """The claims of Draxler et al. 2018, each as a function of what a run recorded."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from math import isfinite
 from typing import Any
 
@@ -10,12 +10,12 @@ from lowland.reproduce.draxler2018_tree_claims import (
     vanishing_eigenvalue,
     wider_and_deeper,
 )
-from lowland.reproduce.verdicts import because, verdict
-from lowland.results import NOT_JUDGED, Claim
+from lowland.reproduce.runs import Runs
+from lowland.reproduce.verdicts import claim
+from lowland.results import Claim
 
 __all__ = ["judge"]
 
-Runs = Sequence[dict[str, Any]]
 
 # The paper excepts its three smallest networks from C4.
 SMALLEST = ("cnn-12", "cnn-24", "cnn-36")
@@ -63,8 +63,13 @@ def ends(run: dict[str, Any], metric: str) -> tuple[float, float]:
 
 
 def saddle(run: dict[str, Any], metric: str = "train_loss", of: str = "path") -> float:
-    """Highest value along a path; infinite if it was not a number anywhere."""
-    values = run[of]["profile"][metric]
+    """Highest value along a path."""
+    return highest(run[of], metric)
+
+
+def highest(found: dict[str, Any], metric: str = "train_loss") -> float:
+    """Highest value of a profile; infinite if it was not a number anywhere."""
+    values = found["profile"][metric]
     return max(float("inf") if value is None else value for value in values)
 
 
@@ -92,23 +97,22 @@ def stays_low(rule: str, runs: Runs) -> Claim:
         f"Straight lines reach {low_high(line)} nats, the paths {low_high(path)}, "
         f"the minima {low_high(end)}."
     )
-    judged = verdict(truths)
     cause = (
         "too few relaxation steps or pivots for these networks, if the saddle was still falling "
         "in the last cycles of the convergence figure; else minima that differ in their own loss."
     )
     if rule == "digits" and all(p <= 3 * e for p, e in zip(path, end, strict=True)):
         cause = "minima that were not trained far enough; the paths stay near them."
-    note += because(judged, cause)
-    return Claim(
+    return claim(
         "C1",
         "Independently trained minima are joined by paths whose training loss stays near theirs.",
         "1.0 (ResNet-8), 2.0 (ResNet-20), 5.9 (DenseNet-40-12), CIFAR-10, Table B.1",
         text,
         tuple(p / e for p, e in zip(path, end, strict=True)),
         "saddle / higher end",
-        judged,
+        truths,
         note,
+        cause,
     )
 
 
@@ -120,16 +124,16 @@ def test_error_flat(rule: str, runs: Runs) -> Claim:
         return 100 * (saddle(run, "test_error") - sum(ends(run, "test_error")) / 2)
 
     rises = each(runs, rise)
-    judged = verdict([value <= most for value in rises])
-    return Claim(
+    return claim(
         "C2",
         "Along the path the test error rises little.",
         "0.3 to 0.5 (CIFAR-10 ResNets), at most 2.2 (CIFAR-100), Table B.1",
         f"highest test error - mean of the ends ≤ {most:g} points, for every tree edge",
         rises,
         "points",
-        judged,
-        because(judged, "a saddle whose training loss is high too, or a small test set.").strip(),
+        [value <= most for value in rises],
+        "",
+        "a saddle whose training loss is high too, or a small test set.",
     )
 
 
@@ -143,42 +147,37 @@ def closer_to_training(runs: Runs) -> Claim:
         return (saddle(run) - train) / (test - train) if test > train else float("inf")
 
     shares = each(runs, share)
-    judged = verdict([value < 0.5 for value in shares])
     gaps = tuple(value for value in shares if isfinite(value))
     note = "" if len(gaps) == len(shares) else "Some pairs have no gap between test and training."
-    return Claim(
+    return claim(
         "C4",
         "Saddles lie closer to the training loss of the minima than to their test loss.",
         "below 0.5 for all but the three smallest CNNs",
         "(saddle - train) / (test - train) < 0.5, for every tree edge but the smallest CNNs",
         gaps,
         "share of the gap",
-        judged,
-        (note + because(judged, "a small network, or a short run.")).strip(),
+        [value < 0.5 for value in shares],
+        note,
+        "a small network, or a short run.",
     )
 
 
 def crossed_late(settings: dict[str, Any], runs: Runs) -> Claim:
     """C5: training gets below the saddle late."""
     decay = min(settings["training"]["decay_at"], default=1.0)
-    moments = [
-        crossing(curve, saddle(run)) for run in runs for curve in run["curves"]
-    ]  # fmt: skip
+    moments = [crossing(curve, saddle(run)) for run in runs for curve in run["curves"]]
     reached = [moment for moment in moments if moment is not None]
     looks = len(runs[0]["curves"][0])
-    judged = verdict([moment is not None and moment >= decay for moment in moments])
-    return Claim(
+    return claim(
         "C5",
         "Training falls below the loss of the saddle only late.",
         "after 76 % of the steps (ResNet-20, CIFAR-10)",
         f"crossing after the first fall of the learning rate, at {decay:.0%}, at all ends of paths",
         tuple(reached),
         "share of the steps",
-        judged,
-        f"The training loss is looked at {looks} times in a run."
-        + because(
-            judged, "few relaxation steps leave the saddle high, and training passes it sooner."
-        ),
+        [moment is not None and moment >= decay for moment in moments],
+        f"The training loss is looked at {looks} times in a run.",
+        "few relaxation steps leave the saddle high, and training passes it sooner.",
     )
 
 
@@ -192,16 +191,16 @@ def crossing(curve: Runs, level: float) -> float | None:
 def modestly_longer(runs: Runs) -> Claim:
     """C6: the path is not much longer than the straight line."""
     ratios = each(runs, lambda run: run["path"]["length_ratio"])
-    judged = verdict([1 <= ratio <= 3 for ratio in ratios])
-    return Claim(
+    return claim(
         "C6",
         "Paths are smooth and modestly longer than the straight line.",
         "1.5 to 2.5",
         "length / distance between 1 and 3, for every tree edge",
         ratios,
         "length / distance",
-        judged,
-        because(judged, "minima of small norm, close to each other, or diverging steps.").strip(),
+        [1 <= ratio <= 3 for ratio in ratios],
+        "",
+        "minima of small norm, close to each other, or diverging steps.",
     )
 
 
@@ -219,51 +218,41 @@ def insertion_helps(settings: dict[str, Any], runs: Runs) -> Claim:
 
     ratios = each(runs, shrinks)
     on_bumps = [all_on_bumps(run) for run in runs]
-    judged = verdict([r <= 1 and good for r, good in zip(ratios, on_bumps, strict=True)])
-    return Claim(
+    return claim(
         "C8",
         "Pivots inserted at bumps bring the saddle down within the cycles.",
         "about a tenth of the saddle after cycle 1 (Fig. 4, ResNet-20)",
         f"saddle after the last cycle ≤ after cycle 1, every new pivot on a bump > {threshold:g}",
         ratios,
         "last / first cycle",
-        judged,
-        because(judged, "a learning rate at which later cycles are no better.").strip(),
+        [r <= 1 and good for r, good in zip(ratios, on_bumps, strict=True)],
+        "",
+        "a learning rate at which later cycles are no better.",
     )
 
 
-def highest(cycle: dict[str, Any]) -> float:
-    """Saddle of a cycle, on the examples that decide."""
-    values = cycle["profile"]["train_loss"]
-    return max(float("inf") if value is None else value for value in values)
-
-
-def capacity(xor: Runs | None) -> Claim:
+def capacity(xor: Runs) -> Claim:
     """C10: more units remove the barrier of the XOR network."""
-    statement = "Extra units remove the barrier between two XOR networks with swapped units."
-    rule = "2 units: 25 % error at every saddle; 4 or more: 0 % and saddle ≤ end + 0.001 nats"
-    if not xor:
-        return Claim("C10", statement, "25 % with 2 units, 0 % with more (Fig. 8)", rule)
     two = [run for run in xor if run["hidden"] == 2]
     more = [run for run in xor if run["hidden"] >= 4]
     three = [run for run in xor if run["hidden"] == 3]
     truths: list[bool] = [run["saddle_error"] == 25 for run in two]
     truths += [run["saddle_error"] == 0 and run["saddle"] <= run["end"] + 1e-3 for run in more]
-    note = f"Errors at the saddle with 2 units: {low_high([r['saddle_error'] for r in two])} %."
+    errors = low_high([run["saddle_error"] for run in two])
+    note = f"Errors at the saddle with 2 units: {errors} %." if two else ""
     if three:
         free = sum(run["saddle"] <= run["end"] + 1e-3 for run in three)
         note += f" With 3 units {free} of {len(three)} paths are free of a barrier."
-    judged = verdict(truths) if two and more else NOT_JUDGED
-    note += because(judged, "a path that noise sent into a bad local band; try more repetitions.")
-    return Claim(
+    return claim(
         "C10",
-        statement,
+        "Extra units remove the barrier between two XOR networks with swapped units.",
         "25 % with 2 units, 0 % with more (Fig. 8)",
-        rule,
+        "2 units: 25 % error at every saddle; 4 or more: 0 % and saddle ≤ end + 0.001 nats",
         tuple(run["saddle_error"] for run in more),
         "% error at the saddle, 4 or more units",
-        judged,
+        truths if two and more else [],
         note,
+        "a path that noise sent into a bad local band; try more repetitions.",
     )
 
 

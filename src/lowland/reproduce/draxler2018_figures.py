@@ -3,29 +3,20 @@
 from collections.abc import Sequence
 from typing import Any
 
-from lowland.report.figures import lines, series
+from lowland.report.figures import lines, series, shown
 from lowland.reproduce.draxler2018_tables import pairs, title_of, ways
 from lowland.reproduce.draxler2018_tree_figures import trees, two_statistics
+from lowland.reproduce.runs import Runs
 
 __all__ = ["draw"]
 
-Runs = Sequence[dict[str, Any]]
-
 
 def draw(settings: dict[str, Any], parts: dict[str, Any]) -> list[dict[str, Any]]:
-    """Describe all figures.
-
-    Args:
-        settings: Plain settings of the recipe.
-        parts: What was measured, by kind: ``runs`` has one dict per pair of minima.
-
-    Returns:
-        Figures as the report reads them; pictures of a single pair show the first judged one.
-    """
-    runs, xor = parts["runs"], parts["xor"]
+    """Describe all figures; pictures of a single pair show the first judged one."""
+    runs = parts["runs"]
     judged = [run for run in runs if run["judged"]]
     first = judged[0]
-    return [
+    figures = [
         line_and_path(first, settings["schedule"]["samples"]),
         *(plane(values, first) for values in parts["planes"]),
         *trees(settings, parts),
@@ -37,8 +28,9 @@ def draw(settings: dict[str, Any], parts: dict[str, Any]) -> list[dict[str, Any]
         *(two_statistics(one) for one in parts["norms"]),
         *(ways(one) for one in parts["comparisons"]),
         pairs(runs),
-        *([xor_paths(xor)] if xor else []),
+        xor_paths(parts["xor"]),
     ]
+    return shown(figures)
 
 
 def line_and_path(run: dict[str, Any], samples: int) -> dict[str, Any]:

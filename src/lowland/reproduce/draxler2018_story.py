@@ -5,7 +5,8 @@ from typing import Any
 
 from lowland.report.words import format_measured, format_number
 from lowland.reproduce.draxler2018_claims import ends, saddle
-from lowland.reproduce.every_story import picture, said, verdicts
+from lowland.reproduce.every_story import picture, said, values_of, verdicts
+from lowland.reproduce.runs import Runs
 from lowland.results import Claim
 
 __all__ = ["OWN", "tell"]
@@ -34,37 +35,22 @@ def tell(
     claims: Sequence[Claim],
     figures: Sequence[dict[str, Any]],
 ) -> dict[str, Any]:
-    """Tell the story of a run.
-
-    Args:
-        settings: Plain settings of the recipe.
-        parts: What was measured, as for the claims.
-        claims: Judged on it.
-        figures: Drawn of it.
-
-    Returns:
-        ``claimed``, ``measured``, ``figure`` and ``own`` of :class:`lowland.results.Record`.
-    """
+    """Tell the story of a run."""
     runs = [run for run in parts["runs"] if run["judged"] and run["on_tree"]]
+    measured = []
+    if runs:
+        measured = [joined(settings, parts["runs"], runs), hill(runs)]
+        measured += [around(runs, claims), along(runs, claims)]
     return {
         "claimed": CLAIMED,
-        "measured": said(
-            joined(settings, parts["runs"], runs),
-            hill(runs),
-            around(runs, claims),
-            along(runs, claims),
-        ),
+        "measured": said(*measured),
         "figure": picture(figures, "line-and-path"),
         "own": OWN,
     }
 
 
-def joined(
-    settings: dict[str, Any], every: Sequence[dict[str, Any]], runs: Sequence[dict[str, Any]]
-) -> str | None:
+def joined(settings: dict[str, Any], every: Runs, runs: Runs) -> str:
     """What was trained and joined."""
-    if not runs:
-        return None
     kinds = list(dict.fromkeys(run["model"] for run in runs))
     networks = {(run["model"], seed) for run in every if run["judged"] for seed in run["seeds"]}
     return (
@@ -73,10 +59,8 @@ def joined(
     )
 
 
-def hill(runs: Sequence[dict[str, Any]]) -> str | None:
+def hill(runs: Runs) -> str:
     """How high the straight line climbs."""
-    if not runs:
-        return None
     higher = sum(max(ends(run, "train_loss")) for run in runs) / len(runs)
     line = format_measured([saddle(run, of="line") for run in runs])
     return (
@@ -85,11 +69,9 @@ def hill(runs: Sequence[dict[str, Any]]) -> str | None:
     )
 
 
-def around(runs: Sequence[dict[str, Any]], claims: Sequence[Claim]) -> str | None:
+def around(runs: Runs, claims: Sequence[Claim]) -> str:
     """How high the path climbs."""
-    if not runs:
-        return None
-    ratios = [saddle(run) / max(ends(run, "train_loss")) for run in runs]
+    ratios = values_of(claims, "C1")
     path = format_measured([saddle(run) for run in runs])
     if max(ratios) < 1.0005:
         beside = "the loss of the higher end itself, so that there is no hill at all"
@@ -98,16 +80,10 @@ def around(runs: Sequence[dict[str, Any]], claims: Sequence[Claim]) -> str | Non
     return f"On the bent path it reaches {path} at most: {beside}{verdicts(claims, 'C1')}."
 
 
-def along(runs: Sequence[dict[str, Any]], claims: Sequence[Claim]) -> str | None:
+def along(runs: Runs, claims: Sequence[Claim]) -> str:
     """What the path costs in test error and in length."""
-    if not runs:
-        return None
-    rises = [
-        100 * (saddle(run, "test_error") - sum(ends(run, "test_error")) / 2) for run in runs
-    ]  # fmt: skip
-    lengths = format_measured([run["path"]["length_ratio"] for run in runs])
+    rises, lengths = (format_measured(values_of(claims, name)) for name in ("C2", "C6"))
     return (
-        f"Along the path the error on test images rises by {format_measured(rises)} percentage "
-        f"points, and the path is {lengths} times as long as the straight line"
-        f"{verdicts(claims, 'C2', 'C6')}."
+        f"Along the path the error on test images rises by {rises} percentage points, and the path "
+        f"is {lengths} times as long as the straight line{verdicts(claims, 'C2', 'C6')}."
     )

@@ -1,38 +1,22 @@
 """The tables of Draxler et al. 2018, described in plain values for the report."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from lowland.report.figures import table
 from lowland.reproduce.draxler2018_published import published
+from lowland.reproduce.runs import Runs
 
 __all__ = ["architectures", "pairs", "title_of", "ways"]
 
-Runs = Sequence[dict[str, Any]]
-
 
 def title_of(run: dict[str, Any]) -> str:
-    """Name a pair.
-
-    Args:
-        run: One pair.
-
-    Returns:
-        Architecture and seeds.
-    """
+    """Name a pair."""
     a, b = run["seeds"]
     return f"{run['model']}, seeds {a} and {b}"
 
 
 def pairs(runs: Runs) -> dict[str, Any]:
-    """All numbers of all pairs.
-
-    Args:
-        runs: One dict per pair.
-
-    Returns:
-        A table.
-    """
+    """All numbers of all pairs."""
     rows = []
     for run in runs:
         path, line = run["path"], run["line"]
@@ -68,14 +52,7 @@ def pairs(runs: Runs) -> dict[str, Any]:
 
 
 def ways(compared: dict[str, Any]) -> dict[str, Any]:
-    """Straight line, curves, AutoNEB and aligned line between the same two networks.
-
-    Args:
-        compared: Architecture and the rows of a comparison.
-
-    Returns:
-        A table.
-    """
+    """Straight line, curves, AutoNEB and aligned line between the same two networks."""
     rows = compared["rows"]
     columns = list(rows[0])
     return table(
@@ -89,15 +66,7 @@ def ways(compared: dict[str, Any]) -> dict[str, Any]:
 
 
 def architectures(data: str, parts: dict[str, Any]) -> dict[str, Any]:
-    """Means over minima and over edges of the tree, beside Table B.1 of the paper.
-
-    Args:
-        data: Data set.
-        parts: What was measured.
-
-    Returns:
-        A table.
-    """
+    """Means over minima and over edges of the tree, beside Table B.1 of the paper."""
     rows = []
     for one in parts["landscapes"]:
         paper = published(data, one["model"]) or {}

@@ -1,33 +1,22 @@
 """Claims of Draxler et al. 2018 on many minima and many architectures, and on curvature."""
 
 from collections.abc import Sequence
-from typing import Any
 
-from lowland.reproduce.verdicts import because, verdict
+from lowland.reproduce.runs import Runs
+from lowland.reproduce.verdicts import claim
 from lowland.results import Claim
 
 __all__ = ["low_high", "tree_bounds", "vanishing_eigenvalue", "wider_and_deeper"]
 
-Rows = Sequence[dict[str, Any]]
 
-
-def wider_and_deeper(sizes: Sequence[Sequence[str]], landscapes: Rows) -> Claim:
-    """C3: larger networks have lower saddles.
-
-    Args:
-        sizes: Names of networks from narrow to wide, or from shallow to deep.
-        landscapes: One dict per architecture.
-
-    Returns:
-        The claim.
-    """
+def wider_and_deeper(sizes: Sequence[Sequence[str]], landscapes: Runs) -> Claim:
+    """C3: larger networks have lower saddles."""
     saddle = {one["model"]: one["tree_saddle"] for one in landscapes}
     chains = [[name for name in chain if name in saddle] for chain in sizes]
     chains = [chain for chain in chains if len(chain) > 1]
     ratios = tuple(saddle[chain[-1]] / saddle[chain[0]] for chain in chains)
-    judged = verdict([ratio < 1 for ratio in ratios])
     seen = "; ".join(", ".join(f"{name} {saddle[name]:.3g}" for name in chain) for chain in chains)
-    return Claim(
+    return claim(
         "C3",
         "Wider and deeper networks have lower saddles.",
         "0.61 (CNN-96 / CNN-12), 0.27 (CNN-48x3 / CNN-48), CIFAR-10; not monotone: "
@@ -35,21 +24,14 @@ def wider_and_deeper(sizes: Sequence[Sequence[str]], landscapes: Rows) -> Claim:
         "mean saddle of the tree of the largest network < that of the smallest, for every row",
         ratios,
         "saddle of the largest / smallest network",
-        judged,
-        (f"Mean saddles in nats: {seen}." if seen else "")
-        + because(judged, "minima that were not trained far enough to tell the sizes apart."),
+        [ratio < 1 for ratio in ratios],
+        f"Mean saddles in nats: {seen}." if seen else "",
+        "minima that were not trained far enough to tell the sizes apart.",
     )
 
 
-def tree_bounds(landscapes: Rows) -> Claim:
-    """C7: the spanning tree bounds every barrier, and bad paths are replaced.
-
-    Args:
-        landscapes: One dict per architecture.
-
-    Returns:
-        The claim.
-    """
+def tree_bounds(landscapes: Runs) -> Claim:
+    """C7: the spanning tree bounds every barrier, and bad paths are replaced."""
     trees = [one for one in landscapes if len(one["losses"]) > 2 and one["star_saddle"]]
     ratios = tuple(one["tree_saddle"] / one["star_saddle"] for one in trees)
     bounded = [
@@ -61,13 +43,12 @@ def tree_bounds(landscapes: Rows) -> Claim:
     ]
     whole = [all(bound is not None for row in one["minimax"] for bound in row) for one in trees]
     truths = [r <= 1 and b and w for r, b, w in zip(ratios, bounded, whole, strict=True)]
-    judged = verdict(truths)
     counts = "; ".join(
         f"{one['model']}: {len(one['tried'])} of "
         f"{len(one['losses']) * (len(one['losses']) - 1) // 2} pairs tried"
         for one in trees
     )
-    return Claim(
+    return claim(
         "C7",
         "The minimum spanning tree of saddles bounds the barrier between every two minima.",
         "text and Algorithm 3",
@@ -75,24 +56,16 @@ def tree_bounds(landscapes: Rows) -> Claim:
         "bound, and none lies above a path that was found",
         ratios,
         "mean saddle of the tree / star",
-        judged,
-        (f"{counts}." if counts else "")
-        + because(judged, "a mistake in our graph: the rule holds by construction."),
+        truths,
+        f"{counts}." if counts else "",
+        "a mistake in our graph: the rule holds by construction.",
     )
 
 
-def vanishing_eigenvalue(curvature: Rows) -> Claim:
-    """C9: the path leaves its minima where the loss is flat.
-
-    Args:
-        curvature: One dict per architecture, with the Rayleigh quotients at both ends.
-
-    Returns:
-        The claim.
-    """
+def vanishing_eigenvalue(curvature: Runs) -> Claim:
+    """C9: the path leaves its minima where the loss is flat."""
     ends = [end for one in curvature for end in one["ends"]]
     ratios = tuple(end["tangent"] / end["chord"] for end in ends)
-    judged = verdict([ratio <= 0.1 for ratio in ratios])
     note = ""
     if ends:
         note = (
@@ -101,15 +74,16 @@ def vanishing_eigenvalue(curvature: Rows) -> Claim:
             f"{low_high([end['chord'] for end in ends])}, random directions "
             f"{low_high([end['random'] for end in ends])}."
         )
-    return Claim(
+    return claim(
         "C9",
         "Every minimum has a direction of vanishing curvature besides the trivial ones.",
         "version 1 of the preprint; version 5 only says that low eigenvalues exist",
         "Rayleigh quotient of the path's tangent at the minimum ≤ 0.1 x that of the chord",
         ratios,
         "tangent / chord",
-        judged,
-        note + because(judged, "ends that are no minima yet, or a first pivot that is far away."),
+        [ratio <= 0.1 for ratio in ratios],
+        note,
+        "ends that are no minima yet, or a first pivot that is far away.",
     )
 
 

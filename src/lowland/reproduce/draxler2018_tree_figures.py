@@ -5,10 +5,9 @@ from typing import Any
 
 from lowland.report.figures import lines, series
 from lowland.reproduce.draxler2018_tables import architectures
+from lowland.reproduce.runs import Runs
 
 __all__ = ["disconnectivity", "trees", "two_statistics"]
-
-Rows = Sequence[dict[str, Any]]
 
 
 def trees(settings: dict[str, Any], parts: dict[str, Any]) -> list[dict[str, Any]]:
@@ -22,12 +21,12 @@ def trees(settings: dict[str, Any], parts: dict[str, Any]) -> list[dict[str, Any
         Figures.
     """
     many = [one for one in parts["landscapes"] if len(one["losses"]) > 2]
-    found = [disconnectivity(one) for one in many]
-    if many:
-        found.append(exploration(many))
-    if settings["sizes"]:
-        found.append(by_size(settings["sizes"], parts["landscapes"]))
-    return [*found, architectures(settings["data"], parts)]
+    return [
+        *map(disconnectivity, many),
+        exploration(many),
+        by_size(settings["sizes"], parts["landscapes"]),
+        architectures(settings["data"], parts),
+    ]
 
 
 def disconnectivity(landscape: dict[str, Any]) -> dict[str, Any]:
@@ -73,7 +72,7 @@ def order_of(landscape: dict[str, Any]) -> list[int]:
     return groups[0]
 
 
-def exploration(landscapes: Rows) -> dict[str, Any]:
+def exploration(landscapes: Runs) -> dict[str, Any]:
     """How the mean saddle of the tree falls from pair to pair."""
     return lines(
         "exploration",
@@ -91,7 +90,7 @@ def exploration(landscapes: Rows) -> dict[str, Any]:
     )
 
 
-def by_size(sizes: Sequence[Sequence[str]], landscapes: Rows) -> dict[str, Any]:
+def by_size(sizes: Sequence[Sequence[str]], landscapes: Runs) -> dict[str, Any]:
     """Figure 5 of the paper: minima and saddles by width and depth."""
     known = {one["model"]: one for one in landscapes}
     drawn = []

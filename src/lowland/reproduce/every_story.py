@@ -5,7 +5,7 @@ from typing import Any
 
 from lowland.results import Claim
 
-__all__ = ["mean_of", "picture", "said", "verdicts"]
+__all__ = ["picture", "said", "values_of", "verdicts"]
 
 
 def verdicts(claims: Sequence[Claim], *names: str, of: int = 1) -> str:
@@ -22,6 +22,19 @@ def verdicts(claims: Sequence[Claim], *names: str, of: int = 1) -> str:
     known = {claim.id: claim.verdict for claim in claims}
     words = "; ".join(f"{name}: {known[name]}" for name in names)
     return f" ({words}{f', of all {of} such networks' if of > 1 else ''})"
+
+
+def values_of(claims: Sequence[Claim], name: str) -> tuple[Any, ...]:
+    """The numbers that a claim was judged by.
+
+    Args:
+        claims: All claims of a recipe.
+        name: The claim's.
+
+    Returns:
+        Its values.
+    """
+    return next(claim.values for claim in claims if claim.id == name)
 
 
 def picture(figures: Iterable[dict[str, Any]], *wanted: str) -> str:
@@ -54,17 +67,3 @@ def said(*sentences: str | None) -> list[str]:
     """
     found = [sentence for sentence in sentences if sentence]
     return found or ["Nothing that this story is about was measured at this scale."]
-
-
-def mean_of(values: Iterable[float | None]) -> float | None:
-    """A mean that knows holes.
-
-    Args:
-        values: Numbers.
-
-    Returns:
-        Their mean; None without any, or if one is missing.
-    """
-    found = list(values)
-    known = [value for value in found if value is not None]
-    return sum(known) / len(known) if known and len(known) == len(found) else None

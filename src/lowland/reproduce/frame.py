@@ -42,8 +42,9 @@ class Recipe:
             cannot run is refused here, before anything is written.
         measure: Of settings, these images, what keeps finished parts and a display, what came out.
         judge: Of plain settings and parts, the claims.
-        draw: Likewise, the figures.
-        tell: Of these, claims and figures, the story.
+        draw: Likewise, the figures as the report reads them.
+        tell: Of these, claims and figures, the story: ``claimed``, ``measured``, ``figure`` and
+            ``own`` of :class:`lowland.results.Record`.
     """
 
     name: str

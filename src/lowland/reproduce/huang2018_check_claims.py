@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from lowland.reproduce.huang2018_numbers import Runs
-from lowland.reproduce.verdicts import because, verdict
+from lowland.reproduce.runs import Runs
+from lowland.reproduce.verdicts import claim
 from lowland.results import Claim
 
 __all__ = [
@@ -22,18 +22,10 @@ SAVED = {
 
 
 def identity_holds(runs: Runs) -> Claim:
-    """C1: the output is the sum of the weak module classifiers.
-
-    Args:
-        runs: All trainings.
-
-    Returns:
-        The claim.
-    """
+    """C1: the output is the sum of the weak module classifiers."""
     rows = [row for run in runs for row in run.get("depths", [])]
     errors = [(row["dtype"], max(row["error"], row.get("model", 0.0))) for row in rows]
-    judged = verdict([error <= PRECISION[dtype] for dtype, error in errors])
-    return Claim(
+    return claim(
         "C1",
         "The network's output is the sum of weak module classifiers, over its last alpha.",
         "Lemma 3.2, exact",
@@ -41,20 +33,14 @@ def identity_holds(runs: Runs) -> Claim:
         "(float32)",
         tuple(error for dtype, error in errors if dtype == "float64"),
         "relative error, float64",
-        judged,
-        because(judged, "the model returned is not what the rounds were measured on.").strip(),
+        [error <= PRECISION[dtype] for dtype, error in errors],
+        "",
+        "the model returned is not what the rounds were measured on.",
     )
 
 
 def bounds_hold(runs: Runs) -> Claim:
-    """C2: no bound is ever violated.
-
-    Args:
-        runs: All trainings, variants too.
-
-    Returns:
-        The claim; it also counts where the printed per-step inequality fails.
-    """
+    """C2: no bound is ever violated."""
     broken, depths, fails, steps, firsts = [], 0, 0, 0, []
     for run in runs:
         first = None
@@ -70,7 +56,6 @@ def bounds_hold(runs: Runs) -> Claim:
                 first = number
         if run.get("rounds"):
             firsts.append(first)
-    judged = verdict([not broken] if depths else [])
     known = [str(first) for first in firsts if first is not None]
     note = ""
     if depths:
@@ -79,28 +64,21 @@ def bounds_hold(runs: Runs) -> Claim:
             f"{', '.join(known) or 'none'} on in {len(known)} of {len(firsts)} networks. The "
             f"per-step inequality fails in {fails} of {steps} rounds that meet its condition."
         )
-    return Claim(
+    return claim(
         "C2",
         "The training error is below a bound that decays with depth.",
         "(C - 1) exp(-T gamma² / 2) under the condition; printed per step, which does not hold",
         "training error ≤ B0, B1 and B2, wherever they are not void, in every round",
         (float(len(broken)),) if depths else (),
         "violations",
-        judged,
-        note + because(judged, "an error of ours: these are theorems."),
+        [not broken] if depths else [],
+        note,
+        "an error of ours: these are theorems.",
     )
 
 
 def memory_is_small(runs: Runs, found: list[dict[str, Any]]) -> Claim:
-    """C9: the memory of an update is that of one block.
-
-    Args:
-        runs: All trainings.
-        found: Saved bytes of every part of the network of 25 blocks.
-
-    Returns:
-        The claim.
-    """
+    """C9: the memory of an update is that of one block."""
     equal = [
         {one["bytes"] for one in run["rounds"]}
         for run in runs
@@ -118,8 +96,7 @@ def memory_is_small(runs: Runs, found: list[dict[str, Any]]) -> Claim:
         values = (ours["end to end"] / largest,)
         words = ", ".join(f"{name} {value:.1f}" for name, value in ours.items())
         note = f"MiB per 100 images: {words}."
-    judged = verdict(truths)
-    return Claim(
+    return claim(
         "C9",
         "The memory of an update does not grow with depth.",
         "M1 + M2 against M1 T + M2: 25 times for 25 blocks; 11.7 times as early stages are larger "
@@ -128,30 +105,22 @@ def memory_is_small(runs: Runs, found: list[dict[str, Any]]) -> Claim:
         "blocks within 10 % of oracle O12",
         values,
         "x smaller than end to end",
-        judged,
-        note + because(judged, "another torch saves other tensors."),
+        truths,
+        note,
+        "another torch saves other tensors.",
     )
 
 
 def updates_stay_cheap(found: list[dict[str, Any]], is_long: bool) -> Claim:
-    """C10: the time of an update does not grow with depth.
-
-    Args:
-        found: Timings, with and without kept features.
-        is_long: Whether there were enough turns.
-
-    Returns:
-        The claim.
-    """
+    """C10: the time of an update does not grow with depth."""
     kept = [row for row in found if row["cache"] == "host"]
-    judged = verdict([row["ratio"] <= 1.2 for row in kept] if is_long else [])
     note = " ".join(
         f"{'Kept' if row['cache'] == 'host' else 'Recomputed'} features: "
         f"{1e3 * row['seconds'][0]:.2f} ms at depth {row['depths'][0]}, "
         f"{1e3 * row['seconds'][1]:.2f} ms at depth {row['depths'][1]}, ratio {row['ratio']:.2f}."
         for row in found
     )
-    return Claim(
+    return claim(
         "C10",
         "The time of an update does not grow with depth.",
         "C1 + C2 against C1 T + C2",
@@ -159,20 +128,14 @@ def updates_stay_cheap(found: list[dict[str, Any]], is_long: bool) -> Claim:
         "interleaved epochs)",
         tuple(row["ratio"] for row in kept),
         "x",
-        judged,
-        note + because(judged, "other work on the machine."),
+        [row["ratio"] <= 1.2 for row in kept] if is_long else [],
+        note,
+        "other work on the machine.",
     )
 
 
 def plain_model(runs: Runs) -> Claim:
-    """C11: the grown model is the user's own, without heads.
-
-    Args:
-        runs: All trainings.
-
-    Returns:
-        The claim.
-    """
+    """C11: the grown model is the user's own, without heads."""
     boosted = [run for run in runs if run["way"] == "boosted"]
     truths = []
     for run in boosted:
@@ -180,8 +143,7 @@ def plain_model(runs: Runs) -> Claim:
         last = counted[-1] if counted else None
         same = last is not None and abs(last["test_error"] - run["test_error"]) < ROUNDING
         truths.append(run["is_plain"] and same)
-    judged = verdict(truths)
-    return Claim(
+    return claim(
         "C11",
         "The final model is a plain residual network; all heads but the last are gone.",
         "text, and Fig. 1",
@@ -189,20 +151,14 @@ def plain_model(runs: Runs) -> Claim:
         "for every network and seed",
         tuple(float(truth) for truth in truths),
         "1 for yes",
-        judged,
-        because(judged, "the last head is not the model's own.").strip(),
+        truths,
+        "",
+        "the last head is not the model's own.",
     )
 
 
 def no_gradient_needed(found: list[dict[str, Any]]) -> Claim:
-    """C12: blocks without gradient.
-
-    Args:
-        found: Training of each kind of block.
-
-    Returns:
-        The claim.
-    """
+    """C12: blocks without gradient."""
     truths, notes = [], []
     for one in found:
         losses = [row["train_loss"] for row in one["rows"]]
@@ -214,8 +170,7 @@ def no_gradient_needed(found: list[dict[str, Any]]) -> Claim:
             f"{one['kind']}: cross-entropy {losses[0]:.3f} to {losses[-1]:.4f}, test "
             f"{tests[0]:.1f}, {tests[1]:.1f}, ..., {tests[-1]:.1f} %."
         )
-    judged = verdict(truths)
-    return Claim(
+    return claim(
         "C12",
         "It works with modules that have no gradient.",
         "text only; digits, prototype: random features 96.2 to 98.4 % after one block, one tree "
@@ -223,6 +178,7 @@ def no_gradient_needed(found: list[dict[str, Any]]) -> Claim:
         "training cross-entropy falls at every block, for random features and for whole trees",
         tuple(one["rows"][-1]["train_loss"] for one in found),
         "nats at the end",
-        judged,
-        " ".join(notes) + because(judged, "a step that the refitted head cannot use."),
+        truths,
+        " ".join(notes),
+        "a step that the refitted head cannot use.",
     )

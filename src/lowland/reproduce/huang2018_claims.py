@@ -11,9 +11,9 @@ from lowland.reproduce.huang2018_check_claims import (
     plain_model,
     updates_stay_cheap,
 )
-from lowland.reproduce.huang2018_numbers import Runs, chosen, gaps, names_of, signed_square
-from lowland.reproduce.li2018_numbers import word
-from lowland.reproduce.verdicts import because, verdict
+from lowland.reproduce.huang2018_numbers import chosen, gaps, names_of, signed_square
+from lowland.reproduce.runs import Runs, word
+from lowland.reproduce.verdicts import claim
 from lowland.results import Claim
 
 __all__ = ["judge"]
@@ -68,17 +68,16 @@ def every_block_boosts(runs: Runs, is_long: bool) -> Claim:
                 f"{name}, seed {run['seed']}: gamma > 0 in {positive} of {len(squares)} rounds, "
                 f"edge {edges[0]:.3g} to {edges[-1]:.6g}."
             )
-    judged = verdict(truths if is_long else [])
-    return Claim(
+    return claim(
         "C3",
         "Every block boosts: gamma is positive at every depth, and the edge rises.",
         "SVHN, 50 blocks: edge 0.745 to 0.855, gamma 0.005 to 0.18 (Fig. 4, read off)",
         "gamma squared > 0.1 in each of 8 rounds (digits), > 0 in each round (images), every seed",
         tuple(values),
         "gamma squared, smallest",
-        judged,
-        " ".join(notes)
-        + because(judged, "a block that starts or trains badly; the next ones repair its edge."),
+        truths if is_long else [],
+        " ".join(notes),
+        "a block that starts or trains badly; the next ones repair its edge.",
     )
 
 
@@ -96,8 +95,7 @@ def depth_is_harmless(runs: Runs, is_long: bool) -> Claim:
     for run in mnist:
         values.append(run["test_accuracy"])
         truths.append(run["test_accuracy"] >= 97)
-    judged = verdict(truths if is_long else [])
-    return Claim(
+    return claim(
         "C4",
         "A boosted residual perceptron keeps its accuracy to 30 blocks.",
         "about 98 % to 30 blocks (MNIST, Fig. 2, read off); digits 98.2 % in the specification's "
@@ -105,9 +103,9 @@ def depth_is_harmless(runs: Runs, is_long: bool) -> Claim:
         "digits: test(30) ≥ test(5) - 1 point; MNIST: test ≥ 97 % at 30 blocks",
         tuple(values),
         "% test accuracy at the last block",
-        judged,
-        " ".join(notes)
-        + because(judged, "blocks that keep moving the features after everything is right."),
+        truths if is_long else [],
+        " ".join(notes),
+        "blocks that keep moving the features after everything is right.",
     )
 
 
@@ -137,22 +135,32 @@ def end_to_end_collapses(found: list[dict[str, Any]]) -> Claim:
     )
 
 
+def compared(
+    runs: Runs, way: str, other: str, clock: str | None = None
+) -> list[tuple[str, list[float]]]:
+    """The networks that were trained in both ways, with the gaps between them."""
+    found = [(name, gaps(runs, name, way, other, clock)) for name in names_of(runs, way)]
+    return [(name, each) for name, each in found if each]
+
+
+def reached(runs: Runs, name: str, way: str, words: str = "") -> str:
+    """Test accuracy of a way, in words."""
+    return f"{words or way} {word(chosen(runs, name, way), 'test_accuracy')} %"
+
+
 def ahead_early(runs: Runs, is_long: bool) -> Claim:
     """C6: at equal module updates boosting is ahead."""
     values, truths, notes = [], [], []
-    for name in names_of(runs, "end to end"):
-        found = [gap for gap in gaps(runs, name, "boosted", "end to end", CLOCK) if gap is not None]
-        timed = [gap for gap in gaps(runs, name, "boosted", "end to end", WALL) if gap is not None]
+    for name, found in compared(runs, "boosted", "end to end", CLOCK):
+        timed = gaps(runs, name, "boosted", "end to end", WALL)
         values += found
-        if found:
-            truths.append(fmean(found) > 0)
-            notes.append(
-                f"{name}: boosted {word(chosen(runs, name, 'boosted'), 'test_accuracy')} %, "
-                f"{fmean(found):+.2f} points beside end to end at equal module updates"
-                + (f", {fmean(timed):+.2f} at equal wall clock." if timed else ".")
-            )
-    judged = verdict(truths if is_long else [])
-    return Claim(
+        truths.append(fmean(found) > 0)
+        notes.append(
+            f"{name}: {reached(runs, name, 'boosted')}, "
+            f"{fmean(found):+.2f} points beside end to end at equal module updates"
+            + (f", {fmean(timed):+.2f} at equal wall clock." if timed else ".")
+        )
+    return claim(
         "C6",
         "At equal numbers of module updates boosting is far ahead of training end to end.",
         "93.8 against 83 % (SVHN), 82.1 against 80 % (CIFAR-10); one step end to end counts as "
@@ -160,71 +168,56 @@ def ahead_early(runs: Runs, is_long: bool) -> Claim:
         "mean over seeds of the difference in test accuracy > 0, for every network",
         tuple(values),
         "points above end to end",
-        judged,
-        " ".join(notes)
-        + because(
-            judged,
-            "equal module updates are equal passes over the data here, and these suffice end to "
-            "end; or early heads see too little (plain heads on few channels).",
-        ),
+        truths if is_long else [],
+        " ".join(notes),
+        "equal module updates are equal passes over the data here, and these suffice end to "
+        "end; or early heads see too little (plain heads on few channels).",
     )
 
 
 def refinement_catches_up(runs: Runs, is_long: bool) -> Claim:
     """C7: refined end to end, boosting reaches end-to-end training."""
     values, truths, notes = [], [], []
-    for name in names_of(runs, "refined"):
-        found = [gap for gap in gaps(runs, name, "refined", "end to end") if gap is not None]
+    for name, found in compared(runs, "refined", "end to end"):
         values += found
-        if found:
-            truths.append(fmean(found) > -1.9)
-            notes.append(
-                f"{name}: refined {word(chosen(runs, name, 'refined'), 'test_accuracy')} %, "
-                f"before {word(chosen(runs, name, 'boosted'), 'test_accuracy')} %, end to end "
-                f"{word(chosen(runs, name, 'end to end'), 'test_accuracy')} %."
-            )
-    judged = verdict(truths if is_long else [])
-    return Claim(
+        truths.append(fmean(found) > -1.9)
+        notes.append(
+            f"{name}: {reached(runs, name, 'refined')}, "
+            f"{reached(runs, name, 'boosted', 'before')}, {reached(runs, name, 'end to end')}."
+        )
+    return claim(
         "C7",
         "Refined end to end, the boosted network reaches one trained end to end from the start.",
         "96.8 and 96.8 % (SVHN), 88.1 and 90.0 % (CIFAR-10)",
         "equal module updates in total: mean test accuracy above end to end - 1.9 points",
         tuple(values),
         "points above end to end",
-        judged,
-        " ".join(notes)
-        + because(
-            judged,
-            "all blocks move at the learning rate of one, from a loss near zero, and the accuracy "
-            "dips; a smaller rate or more epochs shorten the dip.",
-        ),
+        truths if is_long else [],
+        " ".join(notes),
+        "all blocks move at the learning rate of one, from a loss near zero, and the accuracy "
+        "dips; a smaller rate or more epochs shorten the dip.",
     )
 
 
 def beside_adaboost(runs: Runs, is_long: bool) -> Claim:
     """C8: one telescoping chain beside AdaBoost.MM over independent blocks."""
     values, truths, notes = [], [], []
-    for name in names_of(runs, "AdaBoost.MM"):
-        found = [gap for gap in gaps(runs, name, "boosted", "AdaBoost.MM") if gap is not None]
+    for name, found in compared(runs, "boosted", "AdaBoost.MM"):
         values += found
-        if found:
-            truths.append(fmean(found) > 0)
-            notes.append(
-                f"{name}: AdaBoost.MM "
-                f"{word(chosen(runs, name, 'AdaBoost.MM'), 'test_accuracy')} %, "
-                f"boosted {word(chosen(runs, name, 'boosted'), 'test_accuracy')} %."
-            )
-    judged = verdict(truths if is_long else [])
-    return Claim(
+        truths.append(fmean(found) > 0)
+        notes.append(
+            f"{name}: {reached(runs, name, 'AdaBoost.MM')}, {reached(runs, name, 'boosted')}."
+        )
+    return claim(
         "C8",
         "Boosting representations beats AdaBoost.MM over the same blocks.",
         "93.8 against 92.3 % (SVHN); 82.1 against 87.1 % (CIFAR-10, where it loses)",
         "as many rounds, epochs and parameters: mean difference in test accuracy > 0",
         tuple(values),
         "points above AdaBoost.MM",
-        judged,
-        " ".join(notes)
-        + because(judged, "a vote of many classifiers evens out their errors; the chain has one."),
+        truths if is_long else [],
+        " ".join(notes),
+        "a vote of many classifiers evens out their errors; the chain has one.",
     )
 
 

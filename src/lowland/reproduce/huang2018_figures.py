@@ -3,15 +3,10 @@
 from statistics import fmean
 from typing import Any
 
-from lowland.report.figures import lines, series
-from lowland.reproduce.huang2018_numbers import (
-    Runs,
-    chosen,
-    curve_of,
-    names_of,
-    signed_square,
-)
-from lowland.reproduce.huang2018_tables import fitted, rounds_table, timing, totals, variants
+from lowland.report.figures import lines, series, shown, text
+from lowland.reproduce.huang2018_numbers import chosen, curve_of, names_of, signed_square
+from lowland.reproduce.huang2018_tables import WAYS, fitted, rounds_table, timing, totals, variants
+from lowland.reproduce.runs import Runs
 
 __all__ = ["draw"]
 
@@ -23,19 +18,25 @@ TITLES = {
     "svhn": "SVHN",
     "depth-mnist": "MNIST, 30 blocks",
 }
-WAYS = ("boosted", "end to end", "refined", "AdaBoost.MM")
+
+DIFFERENCES = text(
+    "differences",
+    "What is not as in the paper",
+    "Blocks are trained by cross-entropy unless a table says otherwise; edges, gamma "
+    "and bounds are those of the theory, with the errata of our specification. Every block "
+    "begins as the identity (its last layer is zero) with the head of the block before, where "
+    "shapes agree.\n\n"
+    "A step end to end counts as one module update for each part of the chain, the stem too; "
+    "a step of a round as one for each part that it trains. The paper does not say how it "
+    "counts.\n\n"
+    "Refinement uses the learning rate of boosting after a warm-up of 100 steps.\n\n"
+    "AdaBoost.MM: every weak learner is one block with a classifier of its own, on the "
+    "images; as many rounds and epochs as boosting has.",
+)
 
 
 def draw(settings: dict[str, Any], parts: dict[str, Any]) -> list[dict[str, Any]]:
-    """Describe all figures.
-
-    Args:
-        settings: Plain settings of the recipe.
-        parts: What a run has measured.
-
-    Returns:
-        Figures as the report reads them.
-    """
+    """Describe all figures."""
     runs = parts["runs"]
     figures: list[dict[str, Any] | None] = []
     for name in names_of(runs, "boosted"):
@@ -44,8 +45,8 @@ def draw(settings: dict[str, Any], parts: dict[str, Any]) -> list[dict[str, Any]
             figures.append(race(runs, name, clock))
     figures += [memory(parts["memory"]), spread(parts["collapse"]), noise(parts["noise"])]
     figures += [totals(runs), variants(parts["variants"])]
-    figures += [rounds_table(runs), fitted(parts["fitted"]), timing(parts["timing"]), differences()]
-    return [figure for figure in figures if figure is not None]
+    figures += [rounds_table(runs), fitted(parts["fitted"]), timing(parts["timing"]), DIFFERENCES]
+    return shown(figures)
 
 
 def title(name: str) -> str:
@@ -56,15 +57,15 @@ def title(name: str) -> str:
 def edges(runs: Runs, name: str) -> dict[str, Any]:
     """Edge and gamma by depth."""
     found = chosen(runs, name, "boosted")
-    shown = []
+    drawn = []
     for number, run in enumerate(found):
         depth = range(1, len(run["rounds"]) + 1)
         label = f"seed {run['seed']}"
-        shown.append(
+        drawn.append(
             series(f"edge, {label}", depth, [r["edge"] for r in run["rounds"]], color=number)
         )
         squares = [max(-1.0, signed_square(r["gamma"])) for r in run["rounds"]]
-        shown.append(series(f"gamma², {label}", depth, squares, "dashed", color=number))
+        drawn.append(series(f"gamma², {label}", depth, squares, "dashed", color=number))
     return lines(
         f"edges-{name}",
         f"{title(name)}: edge and gamma by depth",
@@ -73,7 +74,7 @@ def edges(runs: Runs, name: str) -> dict[str, Any]:
         "before.",
         "block",
         "edge, gamma²",
-        shown,
+        drawn,
     )
 
 
@@ -87,7 +88,7 @@ def bounds(runs: Runs, name: str) -> dict[str, Any]:
         "B1, from the mean margin": [one["bounds"]["B1"] for one in run["rounds"]],
         "B2, from the edge": [one["bounds"]["B2"] for one in run["rounds"]],
     }
-    shown = [
+    drawn = [
         series(label, depth, values, "points" if number == 0 else "line", color=number)
         for number, (label, values) in enumerate(known.items())
     ]
@@ -98,27 +99,27 @@ def bounds(runs: Runs, name: str) -> dict[str, Any]:
         "example is wrong.",
         "block",
         "error",
-        shown,
+        drawn,
         y_log=True,
     )
 
 
 def errors(runs: Runs, name: str) -> dict[str, Any]:
     """Accuracy by depth."""
-    shown = []
+    drawn = []
     for number, run in enumerate(chosen(runs, name, "boosted")):
         depth = range(1, len(run["rounds"]) + 1)
         for part, style in (("test", "line"), ("train", "dashed")):
             values = [100 * (1 - one[f"{part}_error"]) for one in run["rounds"]]
             label = {"test": "test", "train": "training"}[part]
-            shown.append(series(f"{label}, seed {run['seed']}", depth, values, style, color=number))
+            drawn.append(series(f"{label}, seed {run['seed']}", depth, values, style, color=number))
     return lines(
         f"depth-{name}",
         f"{title(name)}: accuracy by depth",
         "Of the network that ends at a block, with the head that block was trained with.",
         "block",
         "accuracy (%)",
-        shown,
+        drawn,
     )
 
 
@@ -128,7 +129,7 @@ def race(runs: Runs, name: str, clock: str) -> dict[str, Any] | None:
         return None
     (first, *_) = chosen(runs, name, "boosted")
     start = curve_of(first)[-1]
-    shown = []
+    drawn = []
     for number, way in enumerate(WAYS):
         found = chosen(runs, name, way)
         if not found:
@@ -136,7 +137,7 @@ def race(runs: Runs, name: str, clock: str) -> dict[str, Any] | None:
         rows = curve_of(found[0])
         if way == "refined":  # goes on where boosting ended
             rows = [start, *({**row, clock: row[clock] + start[clock]} for row in rows)]
-        shown.append(
+        drawn.append(
             series(
                 way,
                 [row[clock] for row in rows],
@@ -158,7 +159,7 @@ def race(runs: Runs, name: str, clock: str) -> dict[str, Any] | None:
         f"One seed. {words[1]}",
         words[0],
         "test accuracy (%)",
-        shown,
+        drawn,
     )
 
 
@@ -182,16 +183,14 @@ def memory(found: list[dict[str, Any]]) -> dict[str, Any] | None:
     )
 
 
-def spread(found: list[dict[str, Any]]) -> dict[str, Any] | None:
+def spread(found: list[dict[str, Any]]) -> dict[str, Any]:
     """Training accuracy end to end by depth, for every start."""
-    if not found:
-        return None
     starts = dict.fromkeys((row["init"], row["rate"]) for row in found)
-    shown = []
+    drawn = []
     for number, (init, rate) in enumerate(starts):
         rows = [row for row in found if (row["init"], row["rate"]) == (init, rate)]
         values = [None if r["train_error"] is None else 100 * (1 - r["train_error"]) for r in rows]
-        shown.append(
+        drawn.append(
             series(f"{init}, rate {rate:g}", [r["blocks"] for r in rows], values, color=number)
         )
     return lines(
@@ -201,7 +200,7 @@ def spread(found: list[dict[str, Any]]) -> dict[str, Any] | None:
         "with which features double in every block; official: 1 / fan-in.",
         "blocks",
         "training accuracy (%)",
-        shown,
+        drawn,
     )
 
 
@@ -209,7 +208,7 @@ def noise(found: Runs) -> dict[str, Any] | None:
     """Test accuracy by depth under label noise."""
     if not found:
         return None
-    shown = []
+    drawn = []
     for number, radius in enumerate(dict.fromkeys(run["radius"] for run in found)):
         mine = [run for run in found if run["radius"] == radius]
         depth = range(1, len(mine[0]["rounds"]) + 1)
@@ -220,7 +219,7 @@ def noise(found: Runs) -> dict[str, Any] | None:
                 for t in depth
             ]
             label = {"test": "test", "train": "training (with wrong labels)"}[part]
-            shown.append(series(f"{label}, {name}", depth, values, style, color=number))
+            drawn.append(series(f"{label}, {name}", depth, values, style, color=number))
     return lines(
         "noise",
         "Partly wrong labels, with and without the l1 constraint",
@@ -228,25 +227,5 @@ def noise(found: Runs) -> dict[str, Any] | None:
         "of every unit's incoming weights is held by projection after every step, head included.",
         "block",
         "accuracy (%)",
-        shown,
+        drawn,
     )
-
-
-def differences() -> dict[str, Any]:
-    """What is not as in the paper."""
-    return {
-        "kind": "text",
-        "id": "differences",
-        "title": "What is not as in the paper",
-        "caption": "",
-        "text": "Blocks are trained by cross-entropy unless a table says otherwise; edges, gamma "
-        "and bounds are those of the theory, with the errata of our specification. Every block "
-        "begins as the identity (its last layer is zero) with the head of the block before, where "
-        "shapes agree.\n\n"
-        "A step end to end counts as one module update for each part of the chain, the stem too; "
-        "a step of a round as one for each part that it trains. The paper does not say how it "
-        "counts.\n\n"
-        "Refinement uses the learning rate of boosting after a warm-up of 100 steps.\n\n"
-        "AdaBoost.MM: every weak learner is one block with a classifier of its own, on the "
-        "images; as many rounds and epochs as boosting has.",
-    }

@@ -1,11 +1,10 @@
 """Numbers that claims, figures and tables of huang2018 share: picked, compared, spelled out."""
 
-from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["Runs", "at", "chosen", "curve_of", "gaps", "names_of", "signed_square"]
+from lowland.reproduce.runs import Runs
 
-Runs = Sequence[dict[str, Any]]
+__all__ = ["at", "chosen", "curve_of", "gaps", "names_of", "signed_square"]
 
 
 def chosen(runs: Runs, growth: str, way: str) -> list[dict[str, Any]]:
@@ -43,7 +42,7 @@ def curve_of(run: dict[str, Any]) -> list[dict[str, Any]]:
         run: One of them.
 
     Returns:
-        Rows with ``module_updates``, ``seconds``, ``train_error`` and ``test_error``: one per
+        Runs with ``module_updates``, ``seconds``, ``train_error`` and ``test_error``: one per
         round, or as a training end to end was measured.
     """
     if "rounds" not in run:
@@ -81,9 +80,7 @@ def at(run: dict[str, Any], clock: str, budget: float, what: str = "test_error")
     return rows[-1][what]
 
 
-def gaps(
-    runs: Runs, growth: str, way: str, other: str, clock: str | None = None
-) -> list[float | None]:
+def gaps(runs: Runs, growth: str, way: str, other: str, clock: str | None = None) -> list[float]:
     """Test accuracy of one way above that of another, seed by seed.
 
     Args:
@@ -95,15 +92,15 @@ def gaps(
             takes its end.
 
     Returns:
-        Points, None where the other one did not run as long.
+        Points, without seeds where the other one did not run as long.
     """
-    found = []
+    found: list[float] = []
     for one, two in zip(chosen(runs, growth, way), chosen(runs, growth, other), strict=False):
         error = two["test_error"]
         if clock is not None:
             error = at(two, clock, curve_of(one)[-1][clock])
-        known = None not in (error, one["test_error"])
-        found.append(100 * (error - one["test_error"]) if known else None)
+        if None not in (error, one["test_error"]):
+            found.append(100 * (error - one["test_error"]))
     return found
 
 

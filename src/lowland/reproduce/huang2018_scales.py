@@ -120,7 +120,7 @@ def smoke() -> Settings:
         "smoke",
         (replace(small, seeds=1), deep),
         None,
-        Checks("pad-resnet-26", images=2, fitted=2, turns=2),
+        Checks("pad-resnet-26", images=2, turns=2),
         Collapse(("res-mlp-64-64-10x5",), epochs=2),
         Noise(task, Variant(epochs=2)),
         judged=False,

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from lowland.report.words import format_measured, format_number
-from lowland.reproduce.every_story import picture, said, verdicts
+from lowland.reproduce.every_story import picture, said, values_of, verdicts
 from lowland.reproduce.huang2018_claims import CLOCK
 from lowland.reproduce.huang2018_figures import title
-from lowland.reproduce.huang2018_numbers import Runs, chosen, gaps, names_of
+from lowland.reproduce.huang2018_numbers import chosen, gaps, names_of
+from lowland.reproduce.runs import Runs
 from lowland.results import Claim
 
 __all__ = ["OWN", "tell"]
@@ -37,17 +38,7 @@ def tell(
     claims: Sequence[Claim],
     figures: Sequence[dict[str, Any]],
 ) -> dict[str, Any]:
-    """Tell the story of a run.
-
-    Args:
-        settings: Plain settings of the recipe.
-        parts: What was measured, as for the claims.
-        claims: Judged on it.
-        figures: Drawn of it.
-
-    Returns:
-        ``claimed``, ``measured``, ``figure`` and ``own`` of :class:`lowland.results.Record`.
-    """
+    """Tell the story of a run."""
     runs = parts["runs"]
     name = next(iter(names_of(runs, "boosted")), "")
     grown = chosen(runs, name, "boosted")
@@ -91,8 +82,7 @@ def bound(grown: Runs, claims: Sequence[Claim]) -> str | None:
         format_measured([run["rounds"][place]["bounds"]["B0"] for run in grown])
         for place in (0, -1)
     )  # fmt: skip
-    (judged,) = (claim for claim in claims if claim.id == "C2")
-    broken = format_number(sum(value or 0 for value in judged.values))
+    broken = format_number(sum(values_of(claims, "C2")))
     return (
         f"The proven bound on that error goes from {first} to {last} (below 1 it says something); "
         f"in {broken} cases the error lay above a bound{verdicts(claims, 'C2')}."
@@ -101,7 +91,7 @@ def bound(grown: Runs, claims: Sequence[Claim]) -> str | None:
 
 def beside(runs: Runs, name: str, claims: Sequence[Claim], of: int) -> str | None:
     """C6: beside training all blocks at once."""
-    found = [gap for gap in gaps(runs, name, "boosted", "end to end", CLOCK) if gap is not None]
+    found = gaps(runs, name, "boosted", "end to end", CLOCK)
     if not found:
         return None
     own = format_measured([run["test_accuracy"] for run in chosen(runs, name, "boosted")], "%")
@@ -113,7 +103,7 @@ def beside(runs: Runs, name: str, claims: Sequence[Claim], of: int) -> str | Non
 
 def refined(runs: Runs, name: str, claims: Sequence[Claim], of: int) -> str | None:
     """C7: trained further, all blocks at once."""
-    found = [gap for gap in gaps(runs, name, "refined", "end to end") if gap is not None]
+    found = gaps(runs, name, "refined", "end to end")
     if not found:
         return None
     return (
@@ -131,11 +121,11 @@ def apart(points: Sequence[float]) -> str:
 
 def memory(claims: Sequence[Claim]) -> str | None:
     """C9: what an update needs."""
-    (found,) = (claim for claim in claims if claim.id == "C9")
-    if not found.values:
+    found = values_of(claims, "C9")
+    if not found:
         return None
     return (
         "One update of a block in a network of 25 convolutional blocks keeps "
-        f"{format_number(found.values[0])} times less in memory than an update of all blocks"
+        f"{format_number(found[0])} times less in memory than an update of all blocks"
         f"{verdicts(claims, 'C9')}."
     )

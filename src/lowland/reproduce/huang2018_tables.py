@@ -3,23 +3,16 @@
 from typing import Any
 
 from lowland.report.figures import table
-from lowland.reproduce.huang2018_numbers import Runs, at, chosen, curve_of, names_of, signed_square
-from lowland.reproduce.li2018_numbers import word
+from lowland.reproduce.huang2018_numbers import at, chosen, curve_of, names_of, signed_square
+from lowland.reproduce.runs import Runs, word
 
-__all__ = ["fitted", "rounds_table", "timing", "totals", "variants"]
+__all__ = ["WAYS", "fitted", "rounds_table", "timing", "totals", "variants"]
 
 WAYS = ("boosted", "end to end", "refined", "AdaBoost.MM")
 
 
 def totals(runs: Runs) -> dict[str, Any]:
-    """All ways at the end, and end to end at the budget of boosting.
-
-    Args:
-        runs: All trainings.
-
-    Returns:
-        A table.
-    """
+    """All ways at the end, and end to end at the budget of boosting."""
     rows: list[list[Any]] = []
     for name in names_of(runs, "boosted"):
         boosted = chosen(runs, name, "boosted")
@@ -62,17 +55,8 @@ def totals(runs: Runs) -> dict[str, Any]:
     )
 
 
-def variants(runs: Runs) -> dict[str, Any] | None:
-    """The variants of section 9.
-
-    Args:
-        runs: One dict per variant and seed.
-
-    Returns:
-        A table, None without variants.
-    """
-    if not runs:
-        return None
+def variants(runs: Runs) -> dict[str, Any]:
+    """The variants of section 9."""
     rows = []
     names = list(dict.fromkeys(run["variant"] for run in runs))
     for name in names:
@@ -112,15 +96,8 @@ def variants(runs: Runs) -> dict[str, Any] | None:
     )
 
 
-def rounds_table(runs: Runs) -> dict[str, Any] | None:
-    """Every round of the first seed of every network.
-
-    Args:
-        runs: All trainings.
-
-    Returns:
-        A table, None without runs.
-    """
+def rounds_table(runs: Runs) -> dict[str, Any]:
+    """Every round of the first seed of every network."""
     rows: list[list[Any]] = []
     for name in names_of(runs, "boosted"):
         for number, one in enumerate(chosen(runs, name, "boosted")[0]["rounds"], 1):
@@ -131,8 +108,6 @@ def rounds_table(runs: Runs) -> dict[str, Any] | None:
                 + [100 * one["train_error"], 100 * (one["test_error"] or 0.0)]
                 + [one["bytes"] / 2**20, one["seconds"]]
             )
-    if not rows:
-        return None
     return table(
         "rounds",
         "Every round of the first seed",
@@ -159,17 +134,8 @@ def rounds_table(runs: Runs) -> dict[str, Any] | None:
     )
 
 
-def fitted(found: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Blocks without gradient.
-
-    Args:
-        found: Each kind of block.
-
-    Returns:
-        A table, None without any.
-    """
-    if not found:
-        return None
+def fitted(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """Blocks without gradient."""
     return table(
         "fitted",
         "Blocks without gradient",
@@ -192,17 +158,8 @@ def fitted(found: list[dict[str, Any]]) -> dict[str, Any] | None:
     )
 
 
-def timing(found: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Time per update by depth.
-
-    Args:
-        found: With and without kept features.
-
-    Returns:
-        A table, None without any.
-    """
-    if not found:
-        return None
+def timing(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """Time per update by depth."""
     words = {"host": "kept in memory", "recompute": "recomputed"}
     return table(
         "timing",

@@ -4,14 +4,7 @@ from statistics import fmean
 from typing import Any
 
 from lowland.importance.compare import compare
-from lowland.reproduce.katharopoulos2018_numbers import (
-    CLOCKS,
-    Runs,
-    decisions,
-    pick,
-    ratio,
-    word,
-)
+from lowland.reproduce.katharopoulos2018_numbers import CLOCKS, decisions, pick, ratio, word
 from lowland.reproduce.katharopoulos2018_score_claims import (
     as_good_as_exact,
     cheap,
@@ -22,7 +15,8 @@ from lowland.reproduce.katharopoulos2018_score_claims import (
     switch_turns,
     variance_reduced_gradients,
 )
-from lowland.reproduce.verdicts import because, verdict
+from lowland.reproduce.runs import Runs
+from lowland.reproduce.verdicts import claim
 from lowland.results import Claim
 
 __all__ = ["judge"]
@@ -93,14 +87,13 @@ def lower_loss(settings: dict[str, Any], runs: Runs) -> Claim:
         for name, (one, _) in found.items()
     ]
     truths = truths if all(one and one.n >= ENOUGH_SEEDS for one, _ in found.values()) else []
-    judged = verdict(truths)
     cause = (
         "a budget that ends before most examples are learned, so that tau stays small; or steps "
         "so cheap that scoring costs more than the model says."
     )
     shown = " ".join(f"Importance / uniform, {n}: {all_clocks(runs, n)}" for n in names)
     note = shown or "Digits are no substitute: see the known counter-result among the figures."
-    return Claim(
+    return claim(
         "C6",
         "At equal wall clock the training loss is far lower.",
         "more than 10 x lower (CIFAR-10), about 3 x (CIFAR-100)",
@@ -108,8 +101,9 @@ def lower_loss(settings: dict[str, Any], runs: Runs) -> Claim:
         "learning rates",
         tuple(1 / value for _, each in found.values() for value in each),
         "x lower",
-        judged,
-        note + because(judged, cause),
+        truths,
+        note,
+        cause,
     )
 
 
@@ -117,17 +111,16 @@ def lower_error(settings: dict[str, Any], runs: Runs) -> Claim:
     """C7: lower test error."""
     scale = settings["scale"] in ("gpu", "paper")
     found, each = faster(settings, runs, "images", "test_error") if scale else (None, ())
-    judged = verdict([found.is_below] if found and found.n >= ENOUGH_SEEDS else [])
-    return Claim(
+    return claim(
         "C7",
         "At equal wall clock the test error is lower.",
         "0.079 against 0.087 (CIFAR-10, -8 %), 0.32 against 0.34 (CIFAR-100, -5 %)",
         "test error, importance / uniform: 95 % interval below 1",
         each,
         "x uniform",
-        judged,
-        (all_clocks(runs, "images", "test_error") if each else "Needs the paper's network.")
-        + because(judged, "too few seeds for a difference of this size."),
+        [found.is_below] if found and found.n >= ENOUGH_SEEDS else [],
+        all_clocks(runs, "images", "test_error") if each else "Needs the paper's network.",
+        "too few seeds for a difference of this size.",
     )
 
 
@@ -140,14 +133,13 @@ def fine_tuning(settings: dict[str, Any], runs: Runs) -> Claim:
     truths = []
     if found is not None and found.n >= ENOUGH_SEEDS:
         truths = [found.is_below, errors[0] <= errors[1]]
-    judged = verdict(truths)
     frozen = [pick(runs, "fine-tuning", "seconds", f"frozen-{arm}") for arm in ("paper", "uniform")]
     note = f"Training loss, importance / uniform: {all_clocks(runs, 'fine-tuning')}" if each else ""
     if each:
         note += f" Test error {100 * errors[0]:.2g} % against {100 * errors[1]:.2g} %."
     if all(frozen):
         note += f" With the trunk frozen, equal wall clock: {word(ratio(frozen[0], frozen[1]))}."
-    return Claim(
+    return claim(
         "C8",
         "Fine-tuning reaches a lower training loss and test error in the same time.",
         "training loss 3.3e-3 against 7.8e-2, test error 28.1 % against 33.7 % (MIT67)",
@@ -155,8 +147,9 @@ def fine_tuning(settings: dict[str, Any], runs: Runs) -> Claim:
         "mean test error is not higher",
         each,
         "x uniform",
-        judged,
-        note + because(judged, unclear(found, "a task so near that noise limits nothing.")),
+        truths,
+        note,
+        unclear(found, "a task so near that noise limits nothing."),
     )
 
 
@@ -177,14 +170,13 @@ def sequences(settings: dict[str, Any], runs: Runs) -> Claim:
     truths = []
     if found is not None and by_loss is not None and found.n >= ENOUGH_SEEDS:
         truths = [found.is_below, found.ratio < by_loss.ratio]
-    judged = verdict(truths)
     note = ""
     if each:
         note = (
             f"Training loss, importance / uniform: {all_clocks(runs, 'sequences')} "
             f"By loss / uniform: {word(by_loss)}."
         )
-    return Claim(
+    return claim(
         "C9",
         "A recurrent network reaches a lower loss; sampling by loss is worse.",
         "training loss 0.317 against 0.397, by loss 0.410; test error 0.1055 against 0.1139",
@@ -192,8 +184,9 @@ def sequences(settings: dict[str, Any], runs: Runs) -> Claim:
         "smaller than by loss / uniform",
         each,
         "x uniform",
-        judged,
-        note + because(judged, unclear(found, "a run that is limited by its number of steps.")),
+        truths,
+        note,
+        unclear(found, "a run that is limited by its number of steps."),
     )
 
 
@@ -204,14 +197,13 @@ def rule_decides(settings: dict[str, Any], runs: Runs) -> Claim:
     right = [case["paper"] == (case["measured"] == "pays") for case in decided]
     two_stage = [case["two_stage"] == (case["measured"] == "pays") for case in decided]
     enough = all(race["seeds"] >= ENOUGH_SEEDS for race in settings["races"])
-    judged = verdict(right if enough else [])
     note = ""
     if decided:
         note = (
             f"Of {len(cases)} cases {len(decided)} are decided (95 % interval); the paper's rule "
             f"is right in {sum(right)}, the two-stage rule in {sum(two_stage)}."
         )
-    return Claim(
+    return claim(
         "C11",
         "B + 3b < 3 tau b decides whether importance sampling pays.",
         "a guaranteed speed-up (Section 3.3)",
@@ -220,11 +212,8 @@ def rule_decides(settings: dict[str, Any], runs: Runs) -> Claim:
         "not",
         tuple(case["loss_ratio"] for case in decided),
         "x uniform, decided cases",
-        judged,
-        note
-        + because(
-            judged,
-            "the rule leaves out the variance of the pool and looks at noise only, where a run may "
-            "be limited by its number of steps.",
-        ),
+        right if enough else [],
+        note,
+        "the rule leaves out the variance of the pool and looks at noise only, where a run may "
+        "be limited by its number of steps.",
     )

@@ -1,19 +1,18 @@
 """Numbers that claims and figures of katharopoulos2018 share: picked, paired and averaged."""
 
-from collections.abc import Sequence
 from math import exp, log
 from statistics import fmean
 from typing import Any
 
 from lowland.importance import batch_multiplier
 from lowland.importance.compare import Comparison, compare, time_to_loss
+from lowland.reproduce.runs import Runs
 
 __all__ = [
     "CLOCKS", "COUNTER", "RACES", "common", "decisions", "geometric_mean", "pick", "ratio",
     "tuned_rate", "word",
 ]  # fmt: skip
 
-Runs = Sequence[dict[str, Any]]
 
 CLOCKS = {"steps": "equal steps", "cost": "equal modelled cost", "seconds": "equal wall clock"}
 

@@ -3,9 +3,10 @@
 from statistics import fmean
 from typing import Any
 
-from lowland.reproduce.katharopoulos2018_numbers import CLOCKS, Runs, pick
-from lowland.reproduce.verdicts import because, verdict
-from lowland.results import NOT_JUDGED, Claim
+from lowland.reproduce.katharopoulos2018_numbers import CLOCKS, pick
+from lowland.reproduce.runs import Runs
+from lowland.reproduce.verdicts import claim
+from lowland.results import Claim
 
 __all__ = [
     "as_good_as_exact",
@@ -37,25 +38,25 @@ def as_good_as_exact(settings: dict[str, Any], looks: Runs) -> Claim:
             "look after the first, and below 0.9 at the last"
         )
         truths += [bound[max(later)] < 0.9] if later else []
-    judged = verdict(truths)
     shown = ", ".join(f"{bound[s]:.2f} / {exact[s]:.2f} at step {s}" for s in bound)
     note = f"Bound / exact norm: {shown}." if shown else ""
     last = max(bound, default=0)
     cause = "features and Jacobians whose norms still differ a lot between examples (rho)."
-    if judged == "missed" and all(truths[: len(later)]):
+    if truths and all(truths[: len(later)]):
         cause = (
             f"not the bound, as the exact norm reaches {exact[last]:.2f} itself at step {last}: "
             "the limits were calibrated with another split and one seed."
         )
-    return Claim(
+    return claim(
         "C1",
         "Sampling by the bound takes away about as much variance as sampling by the exact norm.",
         "0.952 and 0.900 after 3,000 steps, 0.424 and 0.389 after 48,000 (CIFAR-100, Fig. 1)",
         rule,
         tuple(look["distance"]["bound"] for look in looks if look["step"] == last),
         f"x uniform, step {last}",
-        judged,
-        note + because(judged, cause),
+        truths,
+        note,
+        cause,
     )
 
 
@@ -66,9 +67,8 @@ def probabilities_match(settings: dict[str, Any], looks: Runs) -> Claim:
     later = [step for step in pearson if step > (49 if on_digits(settings) else 0)]
     least = 0.94 if on_digits(settings) else 0.9
     truths = [pearson[s] >= least and by_bound[s] < by_loss[s] for s in later]
-    judged = verdict(truths)
     errors = ", ".join(f"{by_bound[s]:.2g} / {by_loss[s]:.2g} at step {s}" for s in by_bound)
-    return Claim(
+    return claim(
         "C2",
         "Probabilities by the bound match those by the exact norm better than loss does.",
         "squared error 0.002, by loss 0.017; Pearson 0.939 and 0.825 (CIFAR-100, Fig. 2)",
@@ -77,9 +77,9 @@ def probabilities_match(settings: dict[str, Any], looks: Runs) -> Claim:
         "(means over seeds)",
         tuple(look["pearson"]["bound"] for look in looks if look["step"] in later),
         "Pearson",
-        judged,
-        (f"Squared error by bound / by loss: {errors}." if errors else "")
-        + because(judged, "few examples with a gradient left, whose features differ in norm."),
+        truths,
+        f"Squared error by bound / by loss: {errors}." if errors else "",
+        "few examples with a gradient left, whose features differ in norm.",
     )
 
 
@@ -89,20 +89,20 @@ def loss_can_hurt(settings: dict[str, Any], looks: Runs) -> Claim:
     by_loss, bound = (means(looks, "distance", name) for name in ("loss", "bound"))
     many = bool(settings["variance"]) and settings["variance"]["task"]["data"] == "cifar100"
     truths = [any(by_loss[s] > 1 and bound[s] < by_loss[s] for s in by_loss if s)] if many else []
-    judged = verdict(truths)
     highest = max(by_loss.values(), default=None)
     note = "" if highest is None else f"Highest mean ratio by loss: {highest:.2f}. "
-    if judged == NOT_JUDGED:
+    if not truths:
         note += "Not visible with ten classes; it needs a hundred (CIFAR-100)."
-    return Claim(
+    return claim(
         "C3",
         "Sampling by loss can increase the variance early in training.",
         "up to 1.18 x uniform (CIFAR-100, Fig. 1)",
         rule,
         tuple(look["distance"]["loss"] for look in looks) if many else (),
         "x uniform",
-        judged,
-        note + because(judged, "looks that come after the early part."),
+        truths,
+        note,
+        "looks that come after the early part.",
     )
 
 
@@ -110,18 +110,17 @@ def cheap(looks: Runs) -> Claim:
     """C4: the score is far cheaper than exact norms."""
     times = [look["milliseconds"] for look in looks if "milliseconds" in look]
     ratios = [time["one_by_one"] / time["bound"] for time in times]
-    judged = verdict([value > 10 for value in ratios])
     batched = ", ".join(f"{time['batched'] / time['bound']:.3g}" for time in times)
-    return Claim(
+    return claim(
         "C4",
         "The bound is more than ten times cheaper than exact gradient norms.",
         "more than 10 x, against backward passes of single examples",
         "milliseconds one by one / by the bound > 10, for every seed",
         tuple(ratios),
         "x",
-        judged,
-        (f"Against per-example gradients batched by torch.func: {batched} x." if times else "")
-        + because(judged, "a network so small that the forward pass is all overhead."),
+        [value > 10 for value in ratios],
+        f"Against per-example gradients batched by torch.func: {batched} x." if times else "",
+        "a network so small that the forward pass is all overhead.",
     )
 
 
@@ -129,7 +128,6 @@ def switch_turns(switch: dict[str, Any], settings: dict[str, Any], runs: Runs) -
     """C5: on when it should be, never on when there is nothing to choose."""
     cases = switch["cases"]
     truths = [case["measured"] == case["predicted"] for case in cases]
-    judged = verdict([*truths, switch["useless_active"] == 0])
     shown = ", ".join(
         f"tau {c['tau']:g} > {c['threshold']:g}: step {c['measured'] or 'never'}" for c in cases
     )
@@ -145,7 +143,7 @@ def switch_turns(switch: dict[str, Any], settings: dict[str, Any], runs: Runs) -
     note = f"{shown}; with an L1 loss on in {switch['useless_active']} steps."
     if begins:
         note += f" In the races the paper's rule switches on after: {', '.join(begins)} of steps."
-    return Claim(
+    return claim(
         "C5",
         "Sampling starts when tau says so, and never where all examples are alike.",
         "after 13 % (CIFAR-10) and 60 % (CIFAR-100) of the time",
@@ -153,8 +151,9 @@ def switch_turns(switch: dict[str, Any], settings: dict[str, Any], runs: Runs) -
         "none",
         tuple(float(case["measured"]) for case in cases if case["measured"]),
         "first active step",
-        judged,
-        note + because(judged, "a switch that is out of step; this is a fault of ours."),
+        [*truths, switch["useless_active"] == 0],
+        note,
+        "a switch that is out of step; this is a fault of ours.",
     )
 
 
@@ -169,13 +168,12 @@ def pool_size(noise: dict[str, Any] | None) -> Claim:
     truths = [abs(row["ratio"] / row["two_stage"] - 1) <= 0.10 for row in rows]
     truths += [abs(row["single_stage"] / row["ratio"] - 1) > 0.10 for row in rows[:1]]
     truths += [a["ratio"] > b["ratio"] for a, b in zip(rows, rows[1:], strict=False)]
-    judged = verdict(truths if sure and len(rows) > 1 else [])
     shown = "; ".join(
         f"B = {row['pool']}: {row['ratio']:.3f} ± {row['ratio_error']:.3f}, two-stage "
         f"{row['two_stage']:.3f}, single-stage {row['single_stage']:.3f}"
         for row in rows
     )
-    return Claim(
+    return claim(
         "C10",
         "A larger pool takes away more noise, by the two-stage variance.",
         "final training loss 9.9e-4, 8.5e-4, 5.1e-4 for B = 384, 640, 1024 (CIFAR-10, b = 128)",
@@ -183,24 +181,25 @@ def pool_size(noise: dict[str, Any] | None) -> Claim:
         "the larger one, and more than 10 % away from 1/tau for the smaller one",
         tuple(row["ratio"] for row in rows),
         "x uniform",
-        judged,
-        (f"{shown}." if shown else "") + because(judged, "chains too short to be stationary."),
+        truths if sure and len(rows) > 1 else [],
+        f"{shown}." if shown else "",
+        "chains too short to be stationary.",
     )
 
 
 def few_lines(switch: dict[str, Any]) -> Claim:
     """C12: a few lines of the user's loop."""
     lines = switch["lines"]
-    judged = verdict([lines <= 3])
-    return Claim(
+    return claim(
         "C12",
         "The method takes a few lines in an existing training loop.",
         "a few lines",
         "at most 3 lines of the README's loop are new or changed, import left out",
         (float(lines),),
         "lines",
-        judged,
-        because(judged, "an interface that asks for too much.").strip(),
+        [lines <= 3],
+        "",
+        "an interface that asks for too much.",
     )
 
 

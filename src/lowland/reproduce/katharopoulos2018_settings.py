@@ -239,7 +239,7 @@ def smoke() -> Settings:
         whole,
         scale="smoke",
         races=(
-            replace(images, steps=100, rates=(0.2,), grid=arms, tuned=(), seeds=2, evaluations=4),
+            replace(images, steps=100, rates=(0.2,), grid=arms, tuned=(), seeds=2),
             replace(fine_tuning, steps=30, rates=(0.05,), seeds=2),
             replace(sequences, steps=30, seeds=2),
         ),
@@ -263,7 +263,6 @@ def hour() -> Settings:
         tuning_seeds=1,
         tuning_share=0.3,
         weight_decay=5e-4,
-        presample=3.0,
         evaluations=12,
         turn=1.0,
         seconds=150.0,

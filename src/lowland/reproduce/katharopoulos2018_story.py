@@ -4,15 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from lowland.report.words import format_measured
-from lowland.reproduce.every_story import mean_of, picture, said, verdicts
-from lowland.reproduce.katharopoulos2018_numbers import (
-    RACES,
-    Runs,
-    decisions,
-    pick,
-    ratio,
-    word,
-)
+from lowland.reproduce.every_story import picture, said, verdicts
+from lowland.reproduce.katharopoulos2018_numbers import RACES, decisions, pick, ratio, word
+from lowland.reproduce.runs import Runs, mean
 from lowland.results import Claim
 
 __all__ = ["OWN", "tell"]
@@ -55,17 +49,7 @@ def tell(
     claims: Sequence[Claim],
     figures: Sequence[dict[str, Any]],
 ) -> dict[str, Any]:
-    """Tell the story of a run.
-
-    Args:
-        settings: Plain settings of the recipe.
-        parts: What was measured, as for the claims.
-        claims: Judged on it.
-        figures: Drawn of it.
-
-    Returns:
-        ``claimed``, ``measured``, ``figure`` and ``own`` of :class:`lowland.results.Record`.
-    """
+    """Tell the story of a run."""
     runs = parts["races"]
     raced = [race_of(settings, runs, race, claims) for race in settings["races"]]
     explain = WORK if any(raced) and settings["judged_by"] == "cost" else None
@@ -91,7 +75,7 @@ def estimate(looks: Runs, claims: Sequence[Claim]) -> str | None:
     last = max(look["step"] for look in looks)
     found = [look["distance"] for look in looks if look["step"] == last]
     by_bound = format_measured([one["bound"] for one in found])
-    exact = mean_of(one["exact"] for one in found)
+    exact = mean(found, "exact")
     beside = "" if exact is None else f"; drawn by the exact, slow measure, {exact:.2f} times"
     return (
         f"After {last:,} updates, what a batch drawn by the estimate asks of the weights is "

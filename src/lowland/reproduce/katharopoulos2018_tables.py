@@ -8,7 +8,6 @@ from lowland.reproduce.katharopoulos2018_numbers import (
     CLOCKS,
     COUNTER,
     RACES,
-    Runs,
     decisions,
     geometric_mean,
     pick,
@@ -17,21 +16,19 @@ from lowland.reproduce.katharopoulos2018_numbers import (
     word,
 )
 from lowland.reproduce.katharopoulos2018_tasks import WORDS
+from lowland.reproduce.runs import Runs
 
 __all__ = ["arms", "counter_result", "noise", "rules"]
 
 
-def counter_result(settings: dict[str, Any], runs: Runs) -> dict[str, Any] | None:
+def counter_result(race: dict[str, Any], runs: Runs) -> dict[str, Any] | None:
     """The result that speaks against the method, beside what the specification computed."""
-    race = settings["races"][0]["name"] if settings["races"] else ""
-    grid = settings["races"][0]["rates"] if settings["races"] else []
-    if settings["races"] and settings["races"][0]["task"]["data"] != "digits":
-        return None
-    if not pick(runs, race, "cost", "paper"):
+    name = race["name"]
+    if race["task"]["data"] != "digits" or not pick(runs, name, "cost", "paper"):
         return None
 
     def mean(clock: str, arm: str, rate: float | None = None) -> float | None:
-        return geometric_mean(pick(runs, race, clock, arm, rate))
+        return geometric_mean(pick(runs, name, clock, arm, rate))
 
     rows: list[list[Any]] = []
     for label, clock, arm, place in (
@@ -45,24 +42,25 @@ def counter_result(settings: dict[str, Any], runs: Runs) -> dict[str, Any] | Non
         ("importance, our defaults, equal wall clock", "seconds", "default", None),
         ("uniform, equal wall clock", "seconds", "uniform", None),
     ):
-        for rate in grid:
+        for rate in race["rates"]:
             ours = mean(clock, arm, rate)
             if ours is None:
                 continue
             theirs = COUNTER.get(rate, (None,) * 3)[place] if place is not None else None
-            mine = pick(runs, race, clock, arm, rate)
+            mine = pick(runs, name, clock, arm, rate)
             shuffled, replaced = (
-                ratio(mine, pick(runs, race, clock, other, rate))
+                ratio(mine, pick(runs, name, clock, other, rate))
                 for other in ("uniform", "replacement")
             )
             rows.append([label, rate, theirs, ours, word(shuffled), word(replaced)])
-    rows += best_against_best(runs, race)
+    rows += best_against_best(runs, name)
     return table(
         "counter-result",
         "Known counter-result: digits, where choosing examples may lose",
-        "Training loss after 600 uniform updates of the digits perceptron, or their modelled cost "
-        "(forward 1, backward 2), or their time; geometric means. The specification's numbers "
-        "stand beside ours; it does not say how its uniform batches were drawn. A ratio above 1 "
+        f"Training loss after {race['steps']} uniform updates of the digits perceptron, or "
+        "their modelled cost (forward 1, backward 2), or their time; geometric means. The "
+        "specification's numbers, after 600 updates, stand beside ours; it does not say how its "
+        "uniform batches were drawn. A ratio above 1 "
         "means that choosing examples was worse. At the lower rate training is limited by the "
         "number of steps, at the higher one by noise. What shuffled epochs gain over drawing with "
         "replacement (the paper's baseline) comes for free.",
@@ -94,7 +92,7 @@ def best_against_best(runs: Runs, race: str) -> list[list[Any]]:
     return rows
 
 
-def rules(settings: dict[str, Any], runs: Runs) -> dict[str, Any] | None:
+def rules(settings: dict[str, Any], runs: Runs) -> dict[str, Any]:
     """What the rules say and what was measured."""
     rows = [
         [
@@ -114,8 +112,6 @@ def rules(settings: dict[str, Any], runs: Runs) -> dict[str, Any] | None:
         ]
         for case in decisions(settings, runs)
     ]
-    if not rows:
-        return None
     return table(
         "decisions",
         "Does the rule know when it pays?",

@@ -27,13 +27,13 @@ from lowland.problems.linear_quadratic import (
     double_integrator,
     one_step_regulator,
 )
+from lowland.reproduce.images import losses as cross_entropy
+from lowland.reproduce.li2018_search import squared
 from lowland.reproduce.li2018_settings import BINARY, TERNARY, Checks
 from lowland.results import Status, plain
 from lowland.training import generator
 
 __all__ = ["measure_checks"]
-
-cross_entropy = nn.CrossEntropyLoss(reduction="none")
 
 BATCH = 12
 
@@ -253,11 +253,6 @@ def remainder(distance: float) -> dict[str, Any]:
         "ratio": found.remainder / distance**2,
         "constant": found.constant,
     }
-
-
-def squared(output: Tensor, target: Tensor) -> Tensor:
-    """Squared distance of each example."""
-    return (output - target).square().sum(1)
 
 
 # C4

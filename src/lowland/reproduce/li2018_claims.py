@@ -8,11 +8,12 @@ from lowland.reproduce.li2018_check_claims import (
     penalty_stabilizes,
     second_order,
 )
-from lowland.reproduce.li2018_numbers import mean, pick, reaches, spread, word
+from lowland.reproduce.li2018_numbers import pick, reaches
 from lowland.reproduce.li2018_published import ENDS, LOGS, SOURCE, at_epoch
 from lowland.reproduce.li2018_settings import PRICES
-from lowland.reproduce.verdicts import because, verdict
-from lowland.results import NOT_JUDGED, Claim
+from lowland.reproduce.runs import column, mean, word
+from lowland.reproduce.verdicts import claim
+from lowland.results import Claim
 
 __all__ = ["judge"]
 
@@ -59,9 +60,8 @@ def binary_is_competitive(runs: list[dict[str, Any]], is_long: bool) -> Claim:
         return binary_beside_logs(statement, full)
     if quarter:
         epochs = quarter[0]["epochs"]
-        values = spread(quarter, "test_accuracy")
-        judged = verdict([(v or 0) >= 65 for v in values] if is_long else [])
-        return Claim(
+        values = column(quarter, "test_accuracy")
+        return claim(
             "C5",
             statement,
             f"86.8 % at the end, full width and 500 epochs ({SOURCE}); 65 % at a quarter of the "
@@ -69,19 +69,18 @@ def binary_is_competitive(runs: list[dict[str, Any]], is_long: bool) -> Claim:
             "CIFAR-10, quarter width, about 25 epochs: test accuracy ≥ 65 %",
             values,
             "% test accuracy",
-            judged,
-            f"{epochs} epochs."
-            + because(judged, f"{epochs} epochs, where the rule speaks of about 25."),
+            [(v or 0) >= 65 for v in values] if is_long else [],
+            f"{epochs} epochs.",
+            f"{epochs} epochs, where the rule speaks of about 25.",
         )
-    values = spread(digits, "test_accuracy")
+    values = column(digits, "test_accuracy")
     truths = [(r["train_accuracy"] or 0) >= 99 and (r["test_accuracy"] or 0) >= 96 for r in digits]
-    judged = verdict(truths if is_long else [])
     beside = [
         f"{name} {word(pick(runs, 'digits', name), 'test_accuracy')}"
         for name in ("float", "BinaryConnect", "Bop", "TWN")
         if pick(runs, "digits", name)
     ]
-    return Claim(
+    return claim(
         "C5",
         statement,
         "98.79 % MNIST, 86.81 % CIFAR-10, 95.31 % SVHN at the end (official logs, one run each); "
@@ -89,10 +88,10 @@ def binary_is_competitive(runs: list[dict[str, Any]], is_long: bool) -> Claim:
         "digits, 64-256-256-10, 30 epochs: training ≥ 99 % and test ≥ 96 %, for every seed",
         values,
         "% test accuracy",
-        judged,
+        truths if is_long else [],
         (f"Training {word(digits, 'train_accuracy')} %. " if digits else "")
-        + (f"Test, %: {'; '.join(beside)}." if beside else "")
-        + because(judged, "too few epochs for the annealing of the average."),
+        + (f"Test, %: {'; '.join(beside)}." if beside else ""),
+        "too few epochs for the annealing of the average.",
     )
 
 
@@ -106,18 +105,17 @@ def binary_beside_logs(statement: str, full: list[dict[str, Any]]) -> Claim:
             missing += row is None
             if row is not None:
                 values.append(row["test_accuracy"] - logged[epoch])
-    judged = NOT_JUDGED if missing else verdict([abs(v) <= POINTS for v in values])
-    return Claim(
+    return claim(
         "C5",
         statement,
         "test accuracy 71.1, 80.9, 82.6 % after epochs 9, 29, 80 (CIFAR-10, " + SOURCE + ")",
         f"CIFAR-10, full width: within {POINTS:g} points of the logs after epochs 9, 29 and 80",
         tuple(values),
         "points above the log",
-        judged,
+        [] if missing else [abs(v) <= POINTS for v in values],
         f"At the end {word(full, 'test_accuracy')} %; "
-        f"logs: {ENDS['cifar10', 'binary'][2]} % after 500 epochs."
-        + because(judged, "one log of one run; accuracy jumps between epochs before annealing."),
+        f"logs: {ENDS['cifar10', 'binary'][2]} % after 500 epochs.",
+        "one log of one run; accuracy jumps between epochs before annealing.",
     )
 
 
@@ -128,31 +126,29 @@ def ternary_is_sparse(runs: list[dict[str, Any]], is_long: bool) -> Claim:
     if quarter:
         below = [first_below(run, 0.15) for run in quarter]
         known = all(run["epochs"] >= 10 for run in quarter) or None not in below
-        judged = verdict([e is not None and e <= 10 for e in below] if is_long and known else [])
-        return Claim(
+        return claim(
             "C6",
             statement,
             f"CIFAR-10, full width: 44 % nonzero after epoch 4, 8.3 % after epoch 9 ({SOURCE})",
             "CIFAR-10, quarter width: share of nonzero weights below 15 % within 10 epochs",
             tuple(100 * run["nonzero"] for run in quarter),
             "% nonzero at the end",
-            judged,
+            [e is not None and e <= 10 for e in below] if is_long and known else [],
             f"Test {word(quarter, 'test_accuracy')} % after {quarter[0]['epochs']} epochs, "
-            f"binary {word(pick(runs, 'cifar10-quarter', 'binary'), 'test_accuracy')} %."
-            + because(judged, "a price that the gradients of this loss and width exceed."),
+            f"binary {word(pick(runs, 'cifar10-quarter', 'binary'), 'test_accuracy')} %.",
+            "a price that the gradients of this loss and width exceed.",
         )
     if mnist:
         return sparse_beside_logs(statement, mnist)
     digits = pick(runs, "digits", "ternary")
     truths = [(r["test_accuracy"] or 0) >= 97 and r["nonzero"] <= 0.08 for r in digits]
-    judged = verdict(truths if is_long else [])
     note = ""
     if digits:
         note = (
             f"Test {word(digits, 'test_accuracy')} %, binary "
             f"{word(pick(runs, 'digits', 'binary'), 'test_accuracy')} %."
         )
-    return Claim(
+    return claim(
         "C6",
         statement,
         "1.79, 1.30, 2.54 % nonzero on MNIST, CIFAR-10, SVHN at the binary accuracy (official "
@@ -160,8 +156,9 @@ def ternary_is_sparse(runs: list[dict[str, Any]], is_long: bool) -> Claim:
         "digits, lambda 1e-5: test ≥ 97 % and at most 8 % nonzero, for every seed",
         tuple(100 * run["nonzero"] for run in digits),
         "% nonzero at the end",
-        judged,
-        note + because(judged, "the average froze before the penalty fell below lambda."),
+        truths if is_long else [],
+        note,
+        "the average froze before the penalty fell below lambda.",
     )
 
 
@@ -173,8 +170,7 @@ def sparse_beside_logs(statement: str, mnist: list[dict[str, Any]]) -> Claim:
         for nine, last, run in rows
         if nine and last
     ]
-    judged = verdict(truths)
-    return Claim(
+    return claim(
         "C6",
         statement,
         f"9.2 % nonzero after epoch 9, 3.8 % after epoch 49, test 98.7 % (MNIST, {SOURCE})",
@@ -182,9 +178,9 @@ def sparse_beside_logs(statement: str, mnist: list[dict[str, Any]]) -> Claim:
         "test ≥ 98.3 % at the end",
         tuple(100 * run["nonzero"] for run in mnist),
         "% nonzero at the end",
-        judged,
-        f"Test {word(mnist, 'test_accuracy')} % after {mnist[0]['epochs']} epochs."
-        + because(judged, "see the trajectory beside the log."),
+        truths,
+        f"Test {word(mnist, 'test_accuracy')} % after {mnist[0]['epochs']} epochs.",
+        "see the trajectory beside the log.",
     )
 
 
@@ -206,8 +202,7 @@ def share_is_a_setting(runs: list[dict[str, Any]], is_long: bool) -> Claim:
         note = f"Test {word(ours, 'test_accuracy')} %, binary {word(dense, 'test_accuracy')} %" + (
             "." if lost is None else f": {lost:.2f} points lost."
         )
-    judged = verdict(truths if is_long else [])
-    return Claim(
+    return claim(
         "C6b",
         "Ours: the share of nonzero weights can be asked for, here 2 %, instead of lambda.",
         "not in the paper, where it follows from lambda and the schedule",
@@ -215,13 +210,10 @@ def share_is_a_setting(runs: list[dict[str, Any]], is_long: bool) -> Claim:
         "below the binary network's",
         tuple(100 * run["nonzero"] for run in ours),
         "% nonzero at the end",
-        judged,
-        note
-        + because(
-            judged,
-            "2 % of this small network are three weights per unit; in the paper's networks they "
-            "are 30 and more.",
-        ),
+        truths if is_long else [],
+        note,
+        "2 % of this small network are three weights per unit; in the paper's networks they "
+        "are 30 and more.",
     )
 
 
@@ -234,29 +226,28 @@ def fits_everything(runs: list[dict[str, Any]], is_long: bool) -> Claim:
         firsts = [reaches(run, "train_accuracy", 100.0) for run in mnist]
         known = all(run["epochs"] >= 81 for run in mnist)
         truths = [first is not None and 30 <= first - 1 <= 80 for first in firsts]
-        judged = verdict(truths if known and is_long else [])
-        return Claim(
+        return claim(
             "C7",
             statement,
             f"first at epoch 58 (binary) and 43 (ternary) of MNIST ({SOURCE})",
             "MNIST, the paper's network: first 100 % between epochs 30 and 80, both kinds",
             tuple(None if first is None else first - 1 for first in firsts),
             "epoch of the first 100 %",
-            judged,
+            truths if known and is_long else [],
             "" if known else f"{mnist[0]['epochs']} epochs, of 81 that the rule needs.",
         )
     tops = tuple(max(r["train_accuracy"] or 0, *curve_of(r, "train_accuracy")) for r in digits)
-    judged = verdict([top >= 100 for top in tops] if is_long else [])
     note = f"At the end {word(digits, 'train_accuracy', 2)} %, both kinds." if digits else ""
-    return Claim(
+    return claim(
         "C7",
         statement,
         "100 % on MNIST and CIFAR-10, 99.997 % on SVHN, both kinds (official logs, one run each)",
         "digits: 100 % at an evaluation or at the end, both kinds, every seed",
         tops,
         "% training accuracy, highest",
-        judged,
-        note + because(judged, "one or two hard digits; a smaller lambda or more epochs fit them."),
+        [top >= 100 for top in tops] if is_long else [],
+        note,
+        "one or two hard digits; a smaller lambda or more epochs fit them.",
     )
 
 
@@ -273,12 +264,11 @@ def price_controls(runs: list[dict[str, Any]], is_long: bool) -> Claim:
     truths = []
     if len(known) == len(PRICES):
         truths = [known[0] >= 50, known[1] <= 12, known[2] <= 3, known[0] > known[1] > known[2]]
-    judged = verdict(truths if is_long else [])
     note = ""
     if known:
         tests = ", ".join(word(each, "test_accuracy") for each in found)
         note = f"lambda 1e-7, 1e-5, 1e-4; test {tests} %."
-    return Claim(
+    return claim(
         "C8",
         "Lambda controls the sparsity.",
         "81, 6, 0.8 % nonzero at test 96.4 (1 seed), 97.0, 94.0 % (3 seeds): the specification's "
@@ -287,8 +277,9 @@ def price_controls(runs: list[dict[str, Any]], is_long: bool) -> Claim:
         "lambda 1e-7, 1e-5, 1e-4",
         tuple(known),
         "% nonzero, per lambda",
-        judged,
-        note + because(judged, "path dependence: the price works only while the average moves."),
+        truths if is_long else [],
+        note,
+        "path dependence: the price works only while the average moves.",
     )
 
 
@@ -302,13 +293,12 @@ def fits_small_memory(runs: list[dict[str, Any]]) -> Claim:
         if row["weights"] >= LARGE and (row["kind"] == "binary" or row["nonzero"] <= 0.02)
     ]
     truths = [row["times_smaller"] >= least[row["kind"]] and row["error"] <= 1e-5 for row in rows]
-    judged = verdict(truths)
     listed = "; ".join(
         f"{row['name']}, {row['kind']}: {row['bytes'] / 1e6:.3f} of {row['float_bytes'] / 1e6:.1f} "
         f"MB, outputs within {row['error']:.1g}"
         for row in rows
     )
-    return Claim(
+    return claim(
         "C9",
         "The networks suit deployment in little memory.",
         "text; 1 bit per binary weight",
@@ -317,7 +307,7 @@ def fits_small_memory(runs: list[dict[str, Any]]) -> Claim:
         "float32; packed outputs within 1e-5 relative",
         tuple(row["times_smaller"] for row in rows),
         "x smaller",
-        judged,
+        truths,
         f"{listed}."
         if rows
         else "The networks of this scale are small: header and batch norm weigh as much as the "

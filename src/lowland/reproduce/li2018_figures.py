@@ -1,10 +1,9 @@
 """The pictures of Li & Hao 2018, described in plain values for the report."""
 
-from statistics import fmean
 from typing import Any
 
-from lowland.report.figures import lines, series
-from lowland.reproduce.li2018_numbers import Runs, arms_of, pick
+from lowland.report.figures import banded, lines, series, shown, text
+from lowland.reproduce.li2018_numbers import arms_of, pick
 from lowland.reproduce.li2018_published import LOGS
 from lowland.reproduce.li2018_settings import PRICES
 from lowland.reproduce.li2018_tables import (
@@ -17,6 +16,7 @@ from lowland.reproduce.li2018_tables import (
     principle,
     sizes,
 )
+from lowland.reproduce.runs import Runs
 
 __all__ = ["draw"]
 
@@ -47,17 +47,29 @@ COLORS = {
 
 WORDS = {"train": "training", "test": "test"}
 
+DIFFERENCES = text(
+    "differences",
+    "What is not as in the paper",
+    "The paper's printed tables could not be read: its numbers here are those of the "
+    "logs in the official notebooks, one run each, as our specification collected them. The "
+    "official code is GPL and was not read for this library.\n\n"
+    "On digits, and where a task says our settings: batch norm starts with scale 1 and offset "
+    "0, Adam at 0.01 falls along half a cosine, 1 - alpha falls to 1/25 over the run, and "
+    "batch-norm statistics are taken anew over training images after the last update, for "
+    "every method alike. The specification's prototype kept running averages and a constant "
+    "rate. Accuracies by epoch are with running averages for the comparators and the "
+    "published settings.\n\n"
+    "Comparators have the same network, batch norm after the last layer, loss, batches and "
+    "epochs. Their learning rates, and Bop's threshold, were chosen by training loss on a seed "
+    "that is not reported (100), from two to four values each.\n\n"
+    "Published settings: the running variance is torch's, of the unbiased batch variance (1 % "
+    "larger for 100 values per channel); validation images are the last 5,000 of the training "
+    "set, and are used to name a best epoch only.",
+)
+
 
 def draw(settings: dict[str, Any], parts: dict[str, Any]) -> list[dict[str, Any]]:
-    """Describe all figures.
-
-    Args:
-        settings: Plain settings of the recipe.
-        parts: ``runs``, ``checks`` and ``search`` of a run.
-
-    Returns:
-        Figures as the report reads them.
-    """
+    """Describe all figures."""
     runs, checks, search = parts["runs"], parts["checks"], parts["search"]
     figures: list[dict[str, Any] | None] = []
     for task in settings["tasks"]:
@@ -78,23 +90,18 @@ def draw(settings: dict[str, Any], parts: dict[str, Any]) -> list[dict[str, Any]
         ]
     if checks:
         figures.append(identities(checks))
-    figures += [packed_files(runs), sizes(settings, runs), differences()]
-    return [figure for figure in figures if figure is not None]
+    figures += [packed_files(runs), sizes(settings, runs), DIFFERENCES]
+    return shown(figures)
 
 
-def banded(
+def by_epoch(
     name: str, runs: Runs, what: str, factor: float = 1.0, **more: Any
 ) -> dict[str, Any] | None:
     """A column of the curves: mean and range over the seeds; None without any number."""
-    curves = [run["curve"] for run in runs]
-    rows = [*zip(*curves, strict=False)]
+    rows = [*zip(*(run["curve"] for run in runs), strict=False)]
     kept = [row for row in rows if None not in [one[what] for one in row]]
-    if not kept:
-        return None
     values = [[factor * one[what] for one in row] for row in kept]
-    band = [[min(v) for v in values], [max(v) for v in values]]
-    epochs = [row[0]["epoch"] for row in kept]
-    return series(name, epochs, [fmean(v) for v in values], band=band, **more)
+    return banded(name, [row[0]["epoch"] for row in kept], values, **more) if kept else None
 
 
 def look_of(arm: str) -> dict[str, Any]:
@@ -105,19 +112,13 @@ def look_of(arm: str) -> dict[str, Any]:
     return {"color": color, "style": style}
 
 
-def shown_arms(runs: Runs, task: str) -> list[str]:
-    """The arms of a task but those that differ in lambda only."""
-    return [arm for arm in arms_of(runs, task) if not arm.startswith("lambda")]
-
-
-def accuracy(runs: Runs, task: str, part: str) -> dict[str, Any] | None:
+def accuracy(runs: Runs, task: str, part: str) -> dict[str, Any]:
     """Accuracy by epoch, all methods."""
-    shown = [
-        banded(arm, pick(runs, task, arm), f"{part}_accuracy", **look_of(arm))
-        for arm in shown_arms(runs, task)
+    drawn = [
+        by_epoch(arm, pick(runs, task, arm), f"{part}_accuracy", **look_of(arm))
+        for arm in arms_of(runs, task)
+        if not arm.startswith("lambda")  # these differ in lambda only
     ]
-    if not any(shown):
-        return None
     return lines(
         f"{part}-accuracy-{task}",
         f"{TITLES.get(task, task)}: {WORDS[part]} accuracy by epoch",
@@ -126,28 +127,24 @@ def accuracy(runs: Runs, task: str, part: str) -> dict[str, Any] | None:
         "running averages, which lag behind weights that jump.",
         "passes over the training images",
         f"{WORDS[part]} accuracy (%)",
-        [one for one in shown if one],
+        drawn,
     )
 
 
-def nonzero(runs: Runs, task: str) -> dict[str, Any] | None:
+def nonzero(runs: Runs, task: str) -> dict[str, Any]:
     """Share of nonzero weights by epoch."""
-    shown = []
+    drawn = []
     for arm in arms_of(runs, task):
         found = pick(runs, task, arm)
-        if all(run["nonzero"] > 0.999 for run in found):
-            continue
-        if line := banded(arm, found, "nonzero", 100, **look_of(arm)):
-            shown.append(line)
-    if not shown:
-        return None
+        if any(run["nonzero"] <= 0.999 for run in found):
+            drawn.append(by_epoch(arm, found, "nonzero", 100, **look_of(arm)))
     return lines(
         f"nonzero-{task}",
         f"{TITLES.get(task, task)}: nonzero weights by epoch",
         "Share of the ternary weights that are not zero; mean and range over the seeds.",
         "passes over the training images",
         "nonzero weights (%)",
-        shown,
+        drawn,
         y_log=True,
     )
 
@@ -157,24 +154,22 @@ def trajectory(runs: Runs, task: str) -> dict[str, Any] | None:
     name = task.removesuffix("-ours").removesuffix("-quarter")
     if not any(key[0] == name for key in LOGS):
         return None
-    shown: list[dict[str, Any] | None] = []
+    drawn: list[dict[str, Any] | None] = []
     for number, kind in enumerate(("binary", "ternary")):
         found = pick(runs, task, kind)
         if not found:
             continue
         last = max(row["epoch"] for run in found for row in run["curve"])
         log = [row for row in LOGS[name, kind] if row[0] + 1 <= max(last, 10)]
-        shown.append(banded(f"{kind}, ours", found, "test_accuracy", color=number))
+        drawn.append(by_epoch(f"{kind}, ours", found, "test_accuracy", color=number))
         x = [row[0] + 1 for row in log]
-        shown.append(
+        drawn.append(
             series(f"{kind}, official log", x, [row[2] for row in log], "points", color=number)
         )
         if kind == "ternary":
-            shown.append(banded("nonzero, ours", found, "nonzero", 100, color=2))
+            drawn.append(by_epoch("nonzero, ours", found, "nonzero", 100, color=2))
             y = [row[3] for row in log]
-            shown.append(series("nonzero, official log", x, y, "points", color=2))
-    if not shown:
-        return None
+            drawn.append(series("nonzero, official log", x, y, "points", color=2))
     width = "" if task == name else " The log's network is the paper's, with its settings."
     return lines(
         f"log-{task}",
@@ -183,25 +178,17 @@ def trajectory(runs: Runs, task: str) -> dict[str, Any] | None:
         f"run.{width}",
         "passes over the training images",
         "%",
-        [one for one in shown if one],
+        drawn,
     )
 
 
-def prices(runs: Runs) -> dict[str, Any] | None:
+def prices(runs: Runs) -> dict[str, Any]:
     """Lambda against sparsity and accuracy."""
     found = [(price, pick(runs, "digits", f"lambda {price:g}")) for price in PRICES]
     found = [(price, each) for price, each in found if each]
-    if not found:
-        return None
     x = [price for price, _ in found]
-    shown = []
-    for name, what, factor in (
-        ("nonzero weights", "nonzero", 100.0),
-        ("test accuracy", "test_accuracy", 1.0),
-    ):
-        values = [[factor * (run[what] or 0.0) for run in each] for _, each in found]
-        band = [[min(v) for v in values], [max(v) for v in values]]
-        shown.append(series(name, x, [fmean(v) for v in values], band=band))
+    shares = [[100.0 * (run["nonzero"] or 0.0) for run in each] for _, each in found]
+    accuracies = [[run["test_accuracy"] or 0.0 for run in each] for _, each in found]
     return lines(
         "lambda",
         "Lambda controls the sparsity",
@@ -209,7 +196,7 @@ def prices(runs: Runs) -> dict[str, Any] | None:
         "units of the gradient of the mean loss.",
         "lambda",
         "%",
-        shown,
+        [banded("nonzero weights", x, shares), banded("test accuracy", x, accuracies)],
         x_log=True,
         y_log=True,
     )
@@ -244,13 +231,13 @@ def descent(found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
 
 def sweeps(found: list[dict[str, Any]]) -> dict[str, Any]:
     """J along the sweeps on linear-quadratic problems."""
-    shown = []
+    drawn = []
     for number, row in enumerate(found):
         above = [max(cost - row["optimum"], 1e-16) for cost in row["costs"] if cost is not None]
         above = [value for value in above if value < 1e9][:60]
         name = f"{row['problem']}, penalty {row['penalty']:g}"
         style = "dashed" if row["penalty"] == 0 else "line"
-        shown.append(series(name, range(len(above)), above, style, color=number))
+        drawn.append(series(name, range(len(above)), above, style, color=number))
     return lines(
         "sweeps",
         "Float controls: J along the sweeps, above the optimum",
@@ -258,7 +245,7 @@ def sweeps(found: list[dict[str, Any]]) -> dict[str, Any]:
         "(oracles O3 and O4 of the specification). The penalty is that with a half.",
         "sweeps",
         "J above the optimum",
-        shown,
+        drawn,
         y_log=True,
     )
 
@@ -275,28 +262,3 @@ def remainder(found: list[dict[str, Any]]) -> dict[str, Any]:
         [series("remainder", [row["distance"] for row in found], [row["ratio"] for row in found])],
         x_log=True,
     )
-
-
-def differences() -> dict[str, Any]:
-    """What is not as in the paper."""
-    return {
-        "kind": "text",
-        "id": "differences",
-        "title": "What is not as in the paper",
-        "caption": "",
-        "text": "The paper's printed tables could not be read: its numbers here are those of the "
-        "logs in the official notebooks, one run each, as our specification collected them. The "
-        "official code is GPL and was not read for this library.\n\n"
-        "On digits, and where a task says our settings: batch norm starts with scale 1 and offset "
-        "0, Adam at 0.01 falls along half a cosine, 1 - alpha falls to 1/25 over the run, and "
-        "batch-norm statistics are taken anew over training images after the last update, for "
-        "every method alike. The specification's prototype kept running averages and a constant "
-        "rate. Accuracies by epoch are with running averages for the comparators and the "
-        "published settings.\n\n"
-        "Comparators have the same network, batch norm after the last layer, loss, batches and "
-        "epochs. Their learning rates, and Bop's threshold, were chosen by training loss on a seed "
-        "that is not reported (100), from two to four values each.\n\n"
-        "Published settings: the running variance is torch's, of the unbiased batch variance (1 % "
-        "larger for 100 values per channel); validation images are the last 5,000 of the training "
-        "set, and are used to name a best epoch only.\n\n",
-    }

@@ -1,14 +1,10 @@
-"""Numbers that claims, figures and tables of li2018 share: picked, averaged, spelled out."""
+"""Numbers that claims, figures and tables of li2018 share: which runs, and when they were good."""
 
-from collections.abc import Sequence
-from statistics import fmean, stdev
 from typing import Any
 
-__all__ = [
-    "Runs", "arms_of", "mean", "pick", "reaches", "spread", "word",
-]  # fmt: skip
+from lowland.reproduce.runs import Runs
 
-Runs = Sequence[dict[str, Any]]
+__all__ = ["arms_of", "pick", "reaches"]
 
 
 def pick(runs: Runs, task: str, arm: str) -> list[dict[str, Any]]:
@@ -37,57 +33,6 @@ def arms_of(runs: Runs, task: str) -> list[str]:
         Names.
     """
     return list(dict.fromkeys(run["arm"] for run in runs if run["task"] == task))
-
-
-def spread(runs: Runs, what: str) -> tuple[float | None, ...]:
-    """One number per run.
-
-    Args:
-        runs: Some of them.
-        what: Which number.
-
-    Returns:
-        The numbers, None where one is not finite.
-    """
-    return tuple(run[what] for run in runs)
-
-
-def mean(runs: Runs, what: str) -> float | None:
-    """Mean over the runs.
-
-    Args:
-        runs: Some of them.
-        what: Which number.
-
-    Returns:
-        The mean; None if there is no run or a number is missing.
-    """
-    values = [run[what] for run in runs]
-    if not values or None in values:
-        return None
-    return fmean(values)
-
-
-def word(runs: Runs, what: str, digits: int = 1, factor: float = 1.0) -> str:
-    """Spell out a mean with its spread.
-
-    Args:
-        runs: Some of them.
-        what: Which number.
-        digits: After the point.
-        factor: On the number, 100 for a share in percent.
-
-    Returns:
-        For instance ``"98.4 ± 0.2 (n = 3)"``.
-    """
-    values = [run[what] for run in runs]
-    if not values or None in values:
-        return "none"
-    values = [factor * value for value in values]
-    text = f"{fmean(values):.{digits}f}"
-    if len(values) > 1:
-        text += f" ± {stdev(values):.{digits}f}"
-    return f"{text} (n = {len(values)})"
 
 
 def reaches(run: dict[str, Any], what: str, level: float) -> int | None:

@@ -32,7 +32,7 @@ from lowland.reproduce.li2018_settings import BINARY, Search
 from lowland.results import plain
 from lowland.training import generator
 
-__all__ = ["METHODS", "measure_search"]
+__all__ = ["METHODS", "measure_search", "squared"]
 
 METHODS = {
     "start": "random weights, where all begin",

@@ -7,7 +7,8 @@ from lowland.report.words import format_measured, format_number
 from lowland.reproduce.every_story import picture, said, verdicts
 from lowland.reproduce.li2018_claims import DIAL
 from lowland.reproduce.li2018_figures import TITLES
-from lowland.reproduce.li2018_numbers import Runs, pick
+from lowland.reproduce.li2018_numbers import pick
+from lowland.reproduce.runs import Runs
 from lowland.results import Claim
 
 __all__ = ["OWN", "tell"]
@@ -37,17 +38,7 @@ def tell(
     claims: Sequence[Claim],
     figures: Sequence[dict[str, Any]],
 ) -> dict[str, Any]:
-    """Tell the story of a run.
-
-    Args:
-        settings: Plain settings of the recipe.
-        parts: What was measured, as for the claims.
-        claims: Judged on it.
-        figures: Drawn of it.
-
-    Returns:
-        ``claimed``, ``measured``, ``figure`` and ``own`` of :class:`lowland.results.Record`.
-    """
+    """Tell the story of a run."""
     runs = parts["runs"]
     names = [task["name"] for task in settings["tasks"]]
 

@@ -5,10 +5,11 @@ from statistics import fmean
 from typing import Any
 
 from lowland.report.figures import table
-from lowland.reproduce.li2018_numbers import Runs, arms_of, mean, pick, word
+from lowland.reproduce.li2018_numbers import arms_of, pick
 from lowland.reproduce.li2018_packing import KINDS
 from lowland.reproduce.li2018_published import ENDS, LOGS, WEIGHTS, at_epoch
 from lowland.reproduce.li2018_search import METHODS
+from lowland.reproduce.runs import Runs, mean, word
 
 __all__ = [
     "beside_logs", "candidates", "comparators", "identities", "jumps", "packed_files", "principle",
@@ -17,33 +18,16 @@ __all__ = [
 
 
 def comparators(settings: dict[str, Any], runs: Runs) -> dict[str, Any]:
-    """All methods at the end.
-
-    Args:
-        settings: Plain settings of the recipe.
-        runs: All trainings.
-
-    Returns:
-        A table.
-    """
+    """All methods at the end."""
     rows = []
     for task in settings["tasks"]:
         for arm in arms_of(runs, task["name"]):
             found = pick(runs, task["name"], arm)
-            best = mean(found, "best_test_accuracy")
             rows.append(
-                [
-                    task["name"],
-                    arm,
-                    len(found),
-                    found[0]["epochs"],
-                    word(found, "train_accuracy", 2),
-                    word(found, "test_accuracy", 2),
-                    best,
-                    word(found, "nonzero", 2, 100.0),
-                    weight_bits(found),
-                    fmean(run["seconds"] for run in found),
-                ]
+                [task["name"], arm, len(found), found[0]["epochs"]]
+                + [word(found, f"{part}_accuracy", 2) for part in ("train", "test")]
+                + [mean(found, "best_test_accuracy"), word(found, "nonzero", 2, 100.0)]
+                + [weight_bits(found), mean(found, "seconds")]
             )
     return table(
         "methods",
@@ -77,15 +61,8 @@ def weight_bits(found: Runs) -> float:
     return min(2.0, 16 * share) if is_ternary else 1.0
 
 
-def beside_logs(runs: Runs) -> dict[str, Any] | None:
-    """Ours and the official logs, at the epochs of the logs.
-
-    Args:
-        runs: All trainings.
-
-    Returns:
-        A table, None if no published network was trained.
-    """
+def beside_logs(runs: Runs) -> dict[str, Any]:
+    """Ours and the official logs, at the epochs of the logs."""
     rows: list[list[Any]] = []
     for (task, kind), log in LOGS.items():
         found = pick(runs, task, kind)
@@ -107,8 +84,6 @@ def beside_logs(runs: Runs) -> dict[str, Any] | None:
                 [task, kind, "last", 100.0, mean(found, "train_accuracy"), final]
                 + [mean(found, "test_accuracy"), nonzero, 100 * fmean(r["nonzero"] for r in found)]
             )
-    if not rows:
-        return None
     return table(
         "logs",
         "Ours beside the official logs",
@@ -130,14 +105,7 @@ def beside_logs(runs: Runs) -> dict[str, Any] | None:
 
 
 def candidates(found: list[dict[str, Any]]) -> dict[str, Any]:
-    """The methods beside all 4,096 candidates.
-
-    Args:
-        found: The part ``"candidates"`` of the search.
-
-    Returns:
-        A table.
-    """
+    """The methods beside all 4,096 candidates."""
     return table(
         "candidates",
         "Beside all candidates: how far from the global optimum",
@@ -156,30 +124,15 @@ def candidates(found: list[dict[str, Any]]) -> dict[str, Any]:
             "most (%)",
         ],
         [
-            [
-                METHODS[row["method"]],
-                row["n"],
-                row["loss"],
-                row["gap"],
-                row["largest_gap"],
-                row["optimal"],
-                row["better"],
-                row["worst_better"],
-            ]
+            [METHODS[row["method"]], row["n"], row["loss"], row["gap"], row["largest_gap"]]
+            + [row[what] for what in ("optimal", "better", "worst_better")]
             for row in found
         ],
     )
 
 
 def principle(found: list[dict[str, Any]]) -> dict[str, Any]:
-    """How far every layer is from its own argmax.
-
-    Args:
-        found: The part ``"principle"`` of the search.
-
-    Returns:
-        A table.
-    """
+    """How far every layer is from its own argmax."""
     return table(
         "residual",
         "The maximum principle, layer by layer",
@@ -198,14 +151,7 @@ def principle(found: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def jumps(found: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the error estimate says of a jump of all layers.
-
-    Args:
-        found: The part ``"principle"`` of the search.
-
-    Returns:
-        A table.
-    """
+    """What the error estimate says of a jump of all layers."""
     return table(
         "estimate",
         "The error estimate: what a jump promises and what it does",
@@ -234,14 +180,7 @@ def jumps(found: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def identities(checks: dict[str, Any]) -> dict[str, Any]:
-    """Claims C1 and C2 in numbers.
-
-    Args:
-        checks: What was measured.
-
-    Returns:
-        A table.
-    """
+    """Claims C1 and C2 in numbers."""
     rows: list[list[Any]] = [
         ["costates and products, float64", row["network"], row["layers"], row["compared"]]
         + [max(row["costates"], row["products"])]
@@ -263,15 +202,7 @@ def identities(checks: dict[str, Any]) -> dict[str, Any]:
 
 
 def sizes(settings: dict[str, Any], runs: Runs) -> dict[str, Any]:
-    """Bytes of the weights in several formats, computed.
-
-    Args:
-        settings: Plain settings of the recipe.
-        runs: All trainings.
-
-    Returns:
-        A table.
-    """
+    """Bytes of the weights in several formats, computed."""
     cases = [(f"{name} (log)", count, share / 100) for name, (count, share) in WEIGHTS.items()]
     for task in settings["tasks"]:
         for arm in arms_of(runs, task["name"]):
@@ -307,15 +238,8 @@ def sizes(settings: dict[str, Any], runs: Runs) -> dict[str, Any]:
     )
 
 
-def packed_files(runs: Runs) -> dict[str, Any] | None:
-    """Files of trained networks, weighed and run.
-
-    Args:
-        runs: All trainings.
-
-    Returns:
-        A table, None without a file.
-    """
+def packed_files(runs: Runs) -> dict[str, Any]:
+    """Files of trained networks, weighed and run."""
     rows = [
         [f"{run['task']}, {run['arm']}, seed {run['seed']}", KINDS[row["kind"]][1], row["weights"]]
         + [100 * row["nonzero"], row["dead"], row["bytes"] / 1e6, row["float_bytes"] / 1e6]
@@ -323,8 +247,6 @@ def packed_files(runs: Runs) -> dict[str, Any] | None:
         for run in runs
         for row in run.get("packing", [])
     ]
-    if not rows:
-        return None
     return table(
         "files",
         "Packed files, weighed and run",

@@ -36,19 +36,11 @@ from lowland.reproduce.li2018_settings import Arm, Task
 from lowland.results import Status, plain
 from lowland.training import evaluate, isolated_rng, recalibrate, train
 
-__all__ = ["LOSSES", "METHODS", "check_arm", "images_of", "train_arm"]
+__all__ = ["LOSSES", "check_arm", "images_of", "train_arm"]
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "squared_hinge": squared_hinge,
     "cross_entropy": losses,
-}
-
-METHODS = {
-    "msa": "discrete MSA",
-    "bop": "Bop",
-    "adam": "Adam",
-    "binaryconnect": "BinaryConnect, deterministic",
-    "twn": "ternary weight network",
 }
 
 
@@ -92,7 +84,8 @@ def check_arm(arm: Arm) -> None:
     Raises:
         ValueError: If there is no such method or loss.
     """
-    for what, name, known in (("method", arm.method, METHODS), ("loss", arm.loss, LOSSES)):
+    methods = ("msa", *COMPARATORS)
+    for what, name, known in (("method", arm.method, methods), ("loss", arm.loss, LOSSES)):
         if name not in known:
             raise ValueError(f"a {what} must be one of {', '.join(known)}; got {name!r}.")
 
