@@ -239,7 +239,7 @@ def test_bad_input():
         align(model, batches, model, end, passes=0)
     with pytest.raises(ValueError, match="at least one batch"):
         align(model, [], model, end)
-    with pytest.raises(ValueError, match="again and again"):
+    with pytest.raises(ValueError, match="iterable more than once"):
         align(model, iter(batches), model, end)
 
 

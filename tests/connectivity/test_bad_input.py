@@ -133,10 +133,10 @@ def test_empty_and_used_up_batches(which):
     """Before anything is computed, whichever batches they are."""
     loader = DataLoader(TensorDataset(torch.ones(3, 4), torch.ones(3)), 8, drop_last=True)
     for empty in ([], loader):
-        with pytest.raises(ValueError, match="must hold at least one batch.*; got none"):
+        with pytest.raises(ValueError, match="must yield at least one batch; got none"):
             search(**{which: empty})
     used_up = (batch for batch in class_batches(4))
-    with pytest.raises(ValueError, match="readable again.*; got a generator, .* Pass a list"):
+    with pytest.raises(ValueError, match="iterable more than once; got a generator, .* Pass a list"):
         search(**{which: used_up})
     assert next(used_up) is not None
     with pytest.raises(ValueError, match="got a map"):
@@ -221,7 +221,7 @@ class OnlyOnce:
 
 
 def test_batches_that_are_used_up_unnoticed():
-    with pytest.raises(ValueError, match="got none. Pass a list or a DataLoader, which can be"):
+    with pytest.raises(ValueError, match="got none. Is the loader empty, or used up"):
         search(batches=OnlyOnce())
 
 

@@ -257,7 +257,7 @@ def test_bad_data_and_models():
     options = {"values": (-1, 1), "steps": 1}
     with pytest.raises(ValueError, match="at least one batch; got none"):
         basic_msa(model, loss_fn, [], **options)
-    with pytest.raises(ValueError, match="iterable once per sweep"):
+    with pytest.raises(ValueError, match="iterable more than once"):
         basic_msa(model, loss_fn, iter(batches), **options)
     with pytest.raises(ValueError, match=r"one loss per example, shape \(1,\); got a scalar"):
         basic_msa(model, lambda o, t: loss_fn(o, t).mean(), batches, **options)

@@ -270,7 +270,7 @@ def test_every_replica_has_a_heat_of_its_own():
         ({"lags": [-1]}, "lags must be whole"),
         ({"lags": []}, "lags must be whole"),
         ({"batches": []}, "at least one batch"),
-        ({"batches": iter([])}, "read again and again; got a list_iterator"),
+        ({"batches": iter([])}, "iterable more than once; got a list_iterator"),
         ({"loss_fn": lambda output, target: output.mean()}, "one loss per example"),
     ],
 )

@@ -291,7 +291,7 @@ def test_bad_input():
             hessian_product(model, losses, batches, **options)
     with pytest.raises(ValueError, match="at least one example"):
         hessian_product(model, losses, [])
-    with pytest.raises(ValueError, match="batches must be read again and again"):
+    with pytest.raises(ValueError, match="batches must be iterable more than once"):
         hessian_product(model, losses, iter(batches))
     with pytest.raises(ValueError, match="one loss per example"):
         hessian_product(model, lambda z, y: losses(z, y).mean(), batches)

@@ -397,9 +397,9 @@ def test_bf16_trains_float32_weights(batches):
         ({"epochs": 0}, "epochs must be a whole number, at least 1; got 0"),
         ({"epochs": 1, "evaluate_every": 0}, "evaluate_every must be a whole number, at least 1"),
         ({"epochs": 1.5}, "epochs must be a whole number, at least 1; got 1.5"),
-        ({"epochs": 1, "batches": iter([])}, "iterable once per epoch; got a list_iterator"),
+        ({"epochs": 1, "batches": iter([])}, "iterable more than once; got a list_iterator"),
         ({"epochs": 1, "batches": 3}, r"iterable of \(inputs, target\); got a int"),
-        ({"epochs": 1, "batches": []}, "at least one batch; got none. Is the loader empty?"),
+        ({"epochs": 1, "batches": []}, "at least one batch; got none. Is the loader empty"),
         ({"epochs": 1, "precision": "fp8"}, "precision must be one of .* got 'fp8'"),
         ({"epochs": 1, "device": "cpux"}, "device must be"),
         (

@@ -13,9 +13,6 @@ from torch import Tensor, nn
 from lowland.connectivity.activations import correlate
 from lowland.connectivity.alignment import Alignment
 from lowland.connectivity.checks import (
-    refuse_empty,
-    refuse_iterator,
-    refuse_no_batches,
     refuse_no_model,
     refuse_no_whole,
     refuse_unknown,
@@ -29,6 +26,8 @@ from lowland.results import Status
 from lowland.training import (
     Source,
     as_pair,
+    check_batches,
+    check_not_empty,
     isolated_rng,
     kept_buffers,
     match_state,
@@ -155,8 +154,7 @@ def checked(
     refuse_no_model(model, "start and end")
     refuse_unknown(METHODS, method=method)
     refuse_no_whole(1, passes=passes, examples=examples)
-    refuse_iterator(batches)
-    refuse_no_batches(batches=batches)
+    check_batches(batches)
     states = [
         match_state(model, read_state(source), what)
         for source, what in ((start, "start"), (end, "end"))
@@ -172,7 +170,7 @@ def checked(
             )
     with isolated_rng(seed, "align", batches=batches):
         first = [as_pair(batch)[0] for batch in islice(batches, 1)]
-    refuse_empty(len(first))
+    check_not_empty(len(first))
     return states[0], states[1], first[0]
 
 

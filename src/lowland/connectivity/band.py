@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lowland.connectivity.checks import refuse_empty, refuse_unknown
+from lowland.connectivity.checks import refuse_unknown
 from lowland.connectivity.quiet import quiet_vmap
 from lowland.connectivity.stack import Stack, losses_and_grads, per_example
 from lowland.errors import FallbackWarning, UnsupportedModelError
@@ -19,6 +19,7 @@ from lowland.training import (
     autocast,
     batch_count,
     broadcast,
+    check_not_empty,
     isolated_rng,
     mode,
     rank_and_world,
@@ -53,7 +54,7 @@ def endless(batches: Any, device: torch.device) -> Iterator[tuple[Any, Any]]:
             full = max(full, batch_count(target))
             if batch_count(target) == full or seen == 1:
                 yield inputs, target
-        refuse_empty(seen)
+        check_not_empty(seen)
 
 
 def band_of(

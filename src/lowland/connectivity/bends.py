@@ -99,7 +99,9 @@ def as_polyline(
     """
     pivots = control
     if known_kind(kind) == "bezier":
-        pieces = torch.arange(BEZIER_PIECES + 1, dtype=wide_type(control), device=control.device)
+        pieces = torch.arange(
+            BEZIER_PIECES + 1, dtype=wide_type(control.device), device=control.device
+        )
         t = pieces / BEZIER_PIECES
         pivots = curve_weights(kind, t, len(control)).to(control.dtype) @ control
         pivots[0], pivots[-1] = control[0], control[-1]

@@ -1,6 +1,6 @@
 """Refuse what nothing can be done with, in words: what must hold, what came, what to do."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from math import inf
 from numbers import Integral, Real
 from typing import Any
@@ -8,9 +8,6 @@ from typing import Any
 from torch import nn
 
 __all__ = [
-    "refuse_empty",
-    "refuse_iterator",
-    "refuse_no_batches",
     "refuse_no_model",
     "refuse_no_momentum",
     "refuse_no_number",
@@ -113,54 +110,4 @@ def refuse_no_model(model: Any, place: str) -> None:
         raise TypeError(
             f"model must be a torch.nn.Module, the architecture; got a {type(model).__name__}. "
             f"Checkpoints belong into {place}."
-        )
-
-
-def refuse_no_batches(**values: Any) -> None:
-    """Refuse data that cannot be gone through.
-
-    Args:
-        **values: Batches by the name of their argument.
-
-    Raises:
-        ValueError: If one of them is not iterable.
-    """
-    for name, value in values.items():
-        if not isinstance(value, Iterable) and not hasattr(value, "__getitem__"):
-            raise ValueError(
-                f"{name} must be an iterable of (inputs, target), readable again and again; got a "
-                f"{type(value).__name__}. Pass a list or a DataLoader."
-            )
-
-
-def refuse_iterator(batches: Any) -> None:
-    """Refuse what is used up after one pass.
-
-    Args:
-        batches: Data.
-
-    Raises:
-        ValueError: If it is an iterator.
-    """
-    if isinstance(batches, Iterator):
-        raise ValueError(
-            "batches must be readable again and again; got a "
-            f"{type(batches).__name__}, which is used up after one pass. Pass a list or a "
-            "DataLoader."
-        )
-
-
-def refuse_empty(batches: int) -> None:
-    """Refuse a pass over data in which there was nothing.
-
-    Args:
-        batches: Number of batches in it.
-
-    Raises:
-        ValueError: If there was none.
-    """
-    if not batches:
-        raise ValueError(
-            "batches must hold at least one batch at every pass; got none. Pass a list or a "
-            "DataLoader, which can be read again, not a generator. Is the data set empty?"
         )

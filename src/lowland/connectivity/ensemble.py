@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lowland.connectivity.along import read_path
 from lowland.connectivity.band import chosen_backend
-from lowland.connectivity.checks import refuse_no_batches, refuse_no_whole
+from lowland.connectivity.checks import refuse_no_whole
 from lowland.connectivity.path import Path, wide_type
 from lowland.connectivity.quiet import quiet_vmap
 from lowland.connectivity.stack import Stack, forward_rows, recalibrated
@@ -21,6 +21,7 @@ from lowland.results import plain
 from lowland.training import (
     as_pair,
     batch_count,
+    check_batches,
     checked_losses,
     isolated_rng,
     mistakes,
@@ -110,7 +111,7 @@ def measure_ensemble(
         averages the same probabilities); points along a path are ours.
     """
     refuse_no_whole(2, points=points)  # the ends
-    refuse_no_batches(test_batches=test_batches)
+    check_batches(test_batches, "test_batches")
     task, path = read_path(
         model,
         loss_fn,
@@ -178,7 +179,7 @@ def log_probabilities(
                 "an ensemble needs outputs of shape (batch, classes) and targets that are class "
                 f"indices, shape (batch,); got {shapes[0]} and {shapes[1]}."
             )
-        return (output.to(wide_type(output)).log_softmax(1),)
+        return (output.to(wide_type(output.device)).log_softmax(1),)
 
     with mode(stack.model, norm_trains=False):
         return forward_rows(stack, run, vectors, target, statistics)[0]

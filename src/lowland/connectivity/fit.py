@@ -10,13 +10,12 @@ from torch import Tensor
 
 from lowland.connectivity.bends import known_kind
 from lowland.connectivity.checks import (
-    refuse_empty,
     refuse_no_momentum,
     refuse_no_number,
     refuse_no_rate,
     refuse_no_whole,
 )
-from lowland.training import as_pair, batch_count, to_device
+from lowland.training import as_pair, batch_count, check_not_empty, to_device
 from lowland.training.seeds import rng_states, set_rng_states
 
 __all__ = ["Descent", "Fit", "bend_gradients", "fit_step", "rest_of_pass"]
@@ -215,4 +214,4 @@ def rest_of_pass(fit: Fit, batches: Any, device: torch.device) -> Iterator[tuple
         fit.batch = read
         if batch_count(target) == full:
             yield to_device((inputs, target), device)
-    refuse_empty(read)
+    check_not_empty(read)

@@ -11,6 +11,7 @@ from torch import Tensor
 from lowland.connectivity.checks import refuse_no_whole
 from lowland.params import Layout
 from lowland.results import read_tensors, write_tensors
+from lowland.training import wide_type
 
 __all__ = [
     "Path",
@@ -20,7 +21,6 @@ __all__ = [
     "redistribute",
     "refuse_no_shares",
     "segment_lengths",
-    "wide_type",
 ]
 
 # Differences of pivots held at once, 256 MiB in float32.
@@ -173,12 +173,7 @@ def segment_lengths(path: Float[Tensor, "pivots params"]) -> Float[Tensor, " seg
     rows = max(1, DIFFERENCES_AT_ONCE // max(1, path.shape[1]))
     parts = zip(path[1:].split(rows), path[:-1].split(rows), strict=True)
     lengths = [torch.linalg.vector_norm(ahead - here, dim=1) for ahead, here in parts]
-    return torch.cat(lengths).to(wide_type(path))
-
-
-def wide_type(like: Tensor) -> torch.dtype:
-    """The type of sums that are compared: float64 where the device has it."""
-    return torch.float32 if like.device.type == "mps" else torch.float64
+    return torch.cat(lengths).to(wide_type(path.device))
 
 
 def redistribute(

@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lowland.connectivity.checks import refuse_empty
 from lowland.connectivity.path import arc_fractions, points_between, wide_type
 from lowland.connectivity.quiet import quiet_vmap
 from lowland.connectivity.stack import Stack, per_example, recalibrated
@@ -16,6 +15,7 @@ from lowland.training import (
     all_sum,
     as_pair,
     batch_count,
+    check_not_empty,
     isolated_rng,
     mode,
     rank_and_world,
@@ -233,10 +233,10 @@ def losses_at(
             added = [total(metric) for metric in metrics]
             sums = [a + b for a, b in zip(sums, added, strict=True)] if count else added
             count += batch_count(target)
-    refuse_empty(len(sums))
+    check_not_empty(len(sums))
     return [column.cpu().double() / count for column in sums]
 
 
 def total(metric: Tensor) -> Tensor:
     """Sum over a batch, in float64 where the device has it."""
-    return metric.sum(1, dtype=wide_type(metric))
+    return metric.sum(1, dtype=wide_type(metric.device))

@@ -13,7 +13,7 @@ from lowland.connectivity.weight_similarity import (
     differences,
     sorted_products,
 )
-from lowland.training import generator, norm_layers
+from lowland.training import generator, norm_layers, wide_type
 
 __all__ = ["parameters", "score", "search"]
 
@@ -21,7 +21,7 @@ __all__ = ["parameters", "score", "search"]
 def parameters(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Floating-point parameters of a state, in float64 where the device has it."""
     return {
-        name: state[name] if state[name].device.type == "mps" else state[name].double()
+        name: state[name].to(wide_type(state[name].device))
         for name, value in model.named_parameters()
         if value.is_floating_point()
     }

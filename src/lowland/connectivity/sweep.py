@@ -107,7 +107,7 @@ def together(
     torch.add(grads, velocity, alpha=momentum, out=velocity).addcmul_(direction, taken, value=-1)
     torch.sub(path[1:-1], velocity, alpha=learning_rate, out=out[1:-1])
     differences = torch.sub(out[1:], out[:-1], out=differences)
-    return differences.square_().sum(1, dtype=wide_type(path)).sqrt_()
+    return differences.square_().sum(1, dtype=wide_type(path.device)).sqrt_()
 
 
 def one_by_one(
@@ -143,4 +143,4 @@ def one_by_one(
         squares.append(torch.dot(room, room))
     torch.sub(new[-1], new[-2], out=room)
     squares.append(torch.dot(room, room))
-    return torch.stack(squares).to(wide_type(path)).sqrt_()
+    return torch.stack(squares).to(wide_type(path.device)).sqrt_()

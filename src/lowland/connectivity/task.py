@@ -10,9 +10,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lowland.connectivity.checks import (
-    refuse_empty,
-    refuse_iterator,
-    refuse_no_batches,
     refuse_no_model,
     refuse_no_whole,
 )
@@ -20,7 +17,16 @@ from lowland.connectivity.ends import read_ends
 from lowland.connectivity.path import Path
 from lowland.connectivity.profile import Profile, measure_profile
 from lowland.connectivity.stack import Stack
-from lowland.training import Source, as_pair, batch_count, isolated_rng, tensors_in, to_device
+from lowland.training import (
+    Source,
+    as_pair,
+    batch_count,
+    check_batches,
+    check_not_empty,
+    isolated_rng,
+    tensors_in,
+    to_device,
+)
 
 __all__ = ["TRIED", "Task", "make_task", "refuse_bad_ends"]
 
@@ -137,11 +143,11 @@ def make_task(
     """
     refuse_no_model(model, "start and end")
     refuse_no_whole(1, examples=examples, calibration=calibration)
-    refuse_no_batches(batches=batches)
+    check_batches(batches)
     given = {"evaluation_batches": evaluation_batches, "test_batches": test_batches}
-    refuse_no_batches(**{name: data for name, data in given.items() if data is not None})
-    for data in (batches, evaluation_batches, test_batches):
-        refuse_iterator(data)
+    for name, data in given.items():
+        if data is not None:
+            check_batches(data, name)
     stack, a, b = read_ends(model, loss_fn, start, end, batch_norm=batch_norm)
     if test_batches is not None:  # an empty one would be noticed only at the very end
         with isolated_rng(seed, "evaluation", batches=test_batches):
@@ -194,7 +200,7 @@ def first_examples(batches: Any, number: int, device: torch.device) -> list[tupl
         count += batch_count(kept[-1][1])
         if count >= number:
             break
-    refuse_empty(len(kept))
+    check_not_empty(len(kept))
     return kept
 
 

@@ -26,6 +26,7 @@ from lowland.training import (
     Progress,
     as_pair,
     batch_count,
+    check_not_empty,
     device_of,
     generator,
     isolated_rng,
@@ -140,15 +141,12 @@ def float_controls(model: nn.Module) -> list[str]:
 def endless(batches: Iterable[Any], seed: int) -> Generator[Any]:
     """Go through the batches again and again, shuffled anew every time if they are."""
     for epoch in count():
-        is_empty = True
+        read = 0
         with isolated_rng(seed, "epoch", epoch, batches=batches, epoch=epoch):
             for batch in batches:
-                is_empty = False
+                read += 1
                 yield batch
-        if is_empty:
-            raise ValueError(
-                "batches must yield at least one batch; got none. Is the loader empty?"
-            )
+        check_not_empty(read)
 
 
 def weight_decay_cost(weight_decay: float, examples: int) -> RunningCost:

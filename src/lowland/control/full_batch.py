@@ -19,6 +19,7 @@ from lowland.control.trajectory import (
 )
 from lowland.training import (
     as_pair,
+    check_not_empty,
     checked_losses,
     device_of,
     isolated_rng,
@@ -66,10 +67,7 @@ class FullBatch:
         for batch in self.batches:
             count += 1
             yield to_device(as_pair(batch), device)
-        if not count:
-            raise ValueError(
-                "batches must yield at least one batch; got none. Is the loader empty?"
-            )
+        check_not_empty(count)
 
     @contextmanager
     def same_noise(self) -> Iterator[None]:

@@ -1,6 +1,6 @@
 """The loop that the methods of the maximum principle share: look, choose, write, and say why."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -15,6 +15,7 @@ from lowland.training import (
     Log,
     Progress,
     autocast,
+    check_batches,
     device_of,
     interruptible,
     kept_mode,
@@ -218,9 +219,5 @@ def checked_run(
     """
     if steps is not None and not (steps >= 1 and steps % 1 == 0):
         raise ValueError(f"steps must be a whole number, at least 1; got {steps}.")
-    if isinstance(batches, Iterator):
-        raise ValueError(
-            f"batches must be iterable once per sweep; got a {type(batches).__name__}, which ends "
-            "after one pass. Pass a list, a DataLoader or lowland.data.Batches."
-        )
+    check_batches(batches)
     return None if out is None else open_folder(out, {**settings, "steps": steps})

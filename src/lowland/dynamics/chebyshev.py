@@ -9,7 +9,7 @@ from torch import Tensor
 from lowland.dynamics.lanczos import Tridiagonal
 from lowland.dynamics.operators import Operator
 from lowland.dynamics.probes import probe_vectors
-from lowland.dynamics.sums import wide
+from lowland.training import wide_type
 
 __all__ = ["Moments", "jackson", "spectral_range", "tail"]
 
@@ -28,7 +28,7 @@ class Moments:
 
     def __init__(self, starts: Float[Tensor, "probes params"], span: tuple[float, float]):
         self.center, self.radius = (span[0] + span[1]) / 2, (span[1] - span[0]) / 2
-        self.now = starts.to(wide(starts.device))
+        self.now = starts.to(wide_type(starts.device))
         self.before: Tensor | None = None
         self.squares = dots(self.now, self.now)
         self.values = [torch.ones_like(self.squares)]
@@ -131,7 +131,7 @@ def step_coefficients(
 def spectral_range(operator: Operator, seed: int) -> tuple[float, float]:
     """Find the ends of a spectrum by Lanczos, without a basis, and go beyond them a little."""
     (now,) = probe_vectors(operator, [-1], seed)
-    now = (now / now.norm()).to(wide(now.device))
+    now = (now / now.norm()).to(wide_type(now.device))
     before, beta = torch.zeros_like(now), 0.0
     alphas: list[float] = []
     betas: list[float] = []

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lowland.dynamics.clock import whole
-from lowland.dynamics.draws import check_batches
 from lowland.dynamics.langevin_sgd import LangevinSGD
 from lowland.dynamics.sums import as_tensor, number, pieces_of
 from lowland.dynamics.weights import Source, Weights
@@ -21,6 +20,7 @@ from lowland.params import call
 from lowland.results import Status, plain
 from lowland.training import (
     as_pair,
+    check_batches,
     checked_losses,
     device_of,
     generator,

@@ -8,8 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lowland.dynamics.stationary import BLOCKS, StationaryWindow, compare_halves, judge_window
-from lowland.dynamics.sums import Number, as_tensor, number, pieces_of, square_sum, wide
+from lowland.dynamics.sums import Number, as_tensor, number, pieces_of, square_sum
 from lowland.dynamics.weights import Source, Weights
+from lowland.training import wide_type
 
 __all__ = ["MultiTau"]
 
@@ -57,7 +58,7 @@ class MultiTau:
         self.pieces = pieces_of(self.weights.sizes, False, self.weights.device)
         device = self.weights.device
         shape = (levels * SLOTS, BLOCKS)
-        self.sums = torch.zeros(shape, dtype=wide(device), device=device)
+        self.sums = torch.zeros(shape, dtype=wide_type(device), device=device)
         self.counts = torch.zeros(shape, dtype=torch.int64, device=device)
         self.finite = torch.zeros((), dtype=torch.int64, device=device)  # instants before a NaN
         self.count, self.first, self.stride, self.last = 0, 0, 0, 0

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lowland.dynamics.sums import wide
 from lowland.dynamics.weights import Source
+from lowland.training import wide_type
 
 __all__ = ["FilterMotion", "direction_displacement"]
 
@@ -120,7 +120,7 @@ def groups_of_transposed(source: Source) -> dict[str, int]:
 
 def as_filters(tensor: Tensor, groups: int) -> Float[Tensor, "filters params"]:
     """One row per output filter, in float64 where the device has it."""
-    rows = tensor.to(wide(tensor.device))
+    rows = tensor.to(wide_type(tensor.device))
     if groups:  # (inputs, outputs of a group, ...)
         rows = rows.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
     return rows.flatten(1)

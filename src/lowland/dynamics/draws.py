@@ -11,6 +11,7 @@ from torch import Tensor
 from lowland.training import (
     as_pair,
     batch_count,
+    check_batches,
     generator,
     map_tensors,
     rank_and_world,
@@ -18,7 +19,7 @@ from lowland.training import (
     to_device,
 )
 
-__all__ = ["Draws", "batches_to_measure", "check_batches"]
+__all__ = ["Draws", "batches_to_measure"]
 
 
 @dataclass(frozen=True)
@@ -110,23 +111,6 @@ def batches_to_measure(
         return map_tensors(lambda tensor: tensor[chosen], (inputs, target))
 
     return Draws(make, count, batch_size, apart, drawn=True)
-
-
-def check_batches(batches: Iterable[Any], name: str = "batches") -> None:
-    """Refuse batches that are gone once they are read.
-
-    Args:
-        batches: Must be re-iterable.
-        name: What the caller calls them.
-
-    Raises:
-        ValueError: If it is an iterator.
-    """
-    if hasattr(batches, "__next__"):
-        raise ValueError(
-            f"{name} must be read again and again; got a {type(batches).__name__}, whose batches "
-            "would be missing afterwards. Pass a list or a loader."
-        )
 
 
 def taken(batches: Iterable[Any], count: int) -> Draws:

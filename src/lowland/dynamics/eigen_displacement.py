@@ -9,8 +9,8 @@ from torch import Tensor
 from lowland.dynamics.lanczos import Space, grow
 from lowland.dynamics.operators import Operator
 from lowland.dynamics.probes import probe_vectors
-from lowland.dynamics.sums import wide
 from lowland.dynamics.weights import Source, Weights
+from lowland.training import wide_type
 
 __all__ = ["Directions", "eigen_displacement", "leading_directions"]
 
@@ -103,7 +103,7 @@ def leading_directions(
     if not 1 <= count <= steps:
         raise ValueError(f"count must be at least 1 and at most steps, {steps}; got {count}.")
     (start,) = probe_vectors(operator, range(1), seed)
-    finest = wide(start.device)
+    finest = wide_type(start.device)
     space = Space(start.to(finest), steps, operator.dtype, finest, steps)
     grow(operator, [space], steps)
     values, inner = space.tridiagonal().eigh()

@@ -9,10 +9,16 @@ from torch.func import grad_and_value, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lowland.dynamics.scatter import MAX_BYTES
-from lowland.dynamics.sums import wide
 from lowland.errors import UnsupportedModelError
 from lowland.params import call, call_at, trainable
-from lowland.training import batch_count, checked_losses, device_of, map_tensors, to_device
+from lowland.training import (
+    batch_count,
+    checked_losses,
+    device_of,
+    map_tensors,
+    to_device,
+    wide_type,
+)
 from lowland.training.evaluate import LossFn
 
 __all__ = ["batch_gradient", "example_gradients"]
@@ -46,7 +52,7 @@ def batch_gradient(
         torch.zeros_like(weight) if part is None else part
         for weight, part in zip(weights, parts, strict=True)
     ]
-    return loss.item(), torch.cat([part.reshape(-1) for part in every]).to(wide(device))
+    return loss.item(), torch.cat([part.reshape(-1) for part in every]).to(wide_type(device))
 
 
 def example_gradients(
@@ -83,7 +89,7 @@ def example_gradients(
     count = batch_count(target, inputs)
     longest = max(1, MAX_BYTES // (8 * layout.size))
     loss, squares = 0.0, 0.0
-    total = torch.zeros(layout.size, dtype=wide(device), device=device)
+    total = torch.zeros(layout.size, dtype=wide_type(device), device=device)
     for start in range(0, count, longest):
         some = slice(start, start + longest)
         x, y = map_tensors(lambda tensor, some=some: tensor[some], (inputs, target))
@@ -96,7 +102,7 @@ def example_gradients(
                 f"torch says: {str(error).splitlines()[0]} Pass per_sample=False."
             ) from error
         parts = [gradients[name].reshape(len(losses), -1) for name in layout.names]
-        flat = torch.cat(parts, 1).to(wide(device))
+        flat = torch.cat(parts, 1).to(wide_type(device))
         total += flat.sum(0)
         squares += flat.square().sum().item()
         loss += losses.sum().item()

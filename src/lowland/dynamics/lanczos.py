@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lowland.dynamics.operators import Operator
-from lowland.dynamics.sums import wide
+from lowland.training import wide_type
 
 __all__ = ["Tridiagonal", "lanczos"]
 
@@ -88,7 +88,7 @@ def lanczos(
         raise ValueError("a start vector must not be zero; got one that is.")
     group, kept, fits = together(operator, most, max_bytes)
     rows = most if fits or until is None else min(steps, most)
-    finest = wide(starts.device)
+    finest = wide_type(starts.device)
     found: list[Tridiagonal] = []
     for some in starts.split(group):
         spaces = [Space(start.to(finest), most, operator.dtype, kept, rows) for start in some]
@@ -111,7 +111,7 @@ def most_steps(operator: Operator, steps: int, max_steps: int | None) -> int:
 
 def together(operator: Operator, most: int, max_bytes: int) -> tuple[int, torch.dtype, bool]:
     """Say how many probes go together, in which type their bases are kept, and whether one fits."""
-    finest, numbers = wide(operator.device), most * operator.size
+    finest, numbers = wide_type(operator.device), most * operator.size
     kept = finest if numbers * finest.itemsize <= max_bytes else operator.dtype
     fitting = max_bytes // max(1, numbers * kept.itemsize)
     return max(1, fitting), kept, fitting > 0

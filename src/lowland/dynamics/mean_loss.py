@@ -14,13 +14,13 @@ from torch.nn.utils.parametrizations import _WeightNorm
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.overrides import TorchFunctionMode
 
-from lowland.dynamics.draws import check_batches
 from lowland.errors import FallbackWarning, UnsupportedModelError
 from lowland.params import Layout, call_at, trainable
 from lowland.training import (
     as_pair,
     autocast,
     batch_count,
+    check_batches,
     checked_losses,
     isolated_rng,
     mode,

@@ -10,12 +10,11 @@ from torch.optim import Optimizer
 
 from lowland.dynamics.clock import brief, log_times, whole
 from lowland.dynamics.clones import check_count
-from lowland.dynamics.draws import check_batches
 from lowland.dynamics.measure_result import Dynamics
 from lowland.dynamics.recorder import TwoTimeRecorder
 from lowland.dynamics.watch import Watch
 from lowland.results import Status
-from lowland.training import Progress, choose_device, is_main_process, train
+from lowland.training import Progress, check_batches, choose_device, is_main_process, train
 from lowland.training.evaluate import LossFn
 
 __all__ = ["measure_dynamics"]

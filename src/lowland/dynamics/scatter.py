@@ -9,8 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lowland.dynamics.draws import Draws
-from lowland.dynamics.sums import wide
-from lowland.training import all_sum
+from lowland.training import all_sum, wide_type
 
 __all__ = ["Found", "PairScatter", "Scatter"]
 
@@ -53,7 +52,7 @@ class Scatter:
         self.draws, self.unit, self.device = draws, unit, device
         self.groups = min(draws.count, max(FEWEST_GROUPS, MAX_BYTES // (8 * params)))
         self.sums: dict[int, Tensor] = {}
-        self.none = torch.zeros(params, dtype=wide(device), device=device)
+        self.none = torch.zeros(params, dtype=wide_type(device), device=device)
         # by group: number of gradients, and sum of their squared norms
         self.table = torch.zeros(self.groups, 2, dtype=torch.float64)
         self.losses = torch.zeros(draws.count, dtype=torch.float64)

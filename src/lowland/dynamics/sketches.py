@@ -9,9 +9,9 @@ from torch import Tensor
 
 from lowland.dynamics.sketch import CountSketch
 from lowland.dynamics.snapshots import Reduce
-from lowland.dynamics.sums import Number, pieces_of, square_sum, wide
+from lowland.dynamics.sums import Number, pieces_of, square_sum
 from lowland.dynamics.weights import Weights
-from lowland.training import generator
+from lowland.training import generator, wide_type
 
 __all__ = ["SAMPLE", "Sketches", "exact_bytes", "sketch_bytes"]
 
@@ -99,7 +99,7 @@ class Sketches:
         if not waits:
             return square, []
         now, sampled = self.seen(x)
-        kind, every, rows = wide(x.device), len(x), []
+        kind, every, rows = wide_type(x.device), len(x), []
         for wait in waits:
             sketch, sample = self.kept[wait]
             second = (sketch - now).to(kind).square_().sum(-1)

@@ -7,7 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["Number", "as_tensor", "cut", "number", "pieces_of", "power_sums", "square_sum", "wide"]
+from lowland.training import wide_type
+
+__all__ = ["Number", "as_tensor", "cut", "number", "pieces_of", "power_sums", "square_sum"]
 
 # On a CPU plain numbers; elsewhere scalars that nobody has waited for.
 Number = float | Tensor
@@ -17,11 +19,6 @@ PIECE = {"cpu": 2**16}
 PIECE_ELSEWHERE = 2**24
 # One pass instead of two; F.mse_loss does the same after checks that take half as long as a piece.
 squared_difference = torch.ops.aten.mse_loss.default
-
-
-def wide(device: torch.device) -> torch.dtype:
-    """The type in which sums are added up: float64 where the device has it."""
-    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def pieces_of(
@@ -135,7 +132,7 @@ def square_sum(x: Float[Tensor, " params"], pieces: list[tuple[int, int, int]]) 
 
 def number(value: Float[Tensor, ""]) -> Number:
     """A plain number; on a device that would have to be waited for, a tensor of float64."""
-    return value.item() if value.device.type == "cpu" else value.to(wide(value.device))
+    return value.item() if value.device.type == "cpu" else value.to(wide_type(value.device))
 
 
 def as_tensor(numbers: Sequence[Number], device: torch.device) -> Float[Tensor, " numbers"]:
@@ -152,6 +149,8 @@ def as_tensor(numbers: Sequence[Number], device: torch.device) -> Float[Tensor, 
         Ours.
     """
     if any(isinstance(value, Tensor) for value in numbers):
-        every = [torch.as_tensor(value, device=device, dtype=wide(device)) for value in numbers]
+        every = [
+            torch.as_tensor(value, device=device, dtype=wide_type(device)) for value in numbers
+        ]
         return torch.stack(every)
-    return torch.tensor(numbers, dtype=wide(device), device=device)
+    return torch.tensor(numbers, dtype=wide_type(device), device=device)

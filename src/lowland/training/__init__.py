@@ -1,7 +1,8 @@
 """Train any module on any batches; device, precision, checkpoints, processes and progress."""
 
+from lowland.training.batches import check_batches, check_not_empty
 from lowland.training.checkpoints import Source, match_state, read_state, save_state
-from lowland.training.device import autocast, choose_device, distributed, use_threads
+from lowland.training.device import autocast, choose_device, distributed, use_threads, wide_type
 from lowland.training.evaluate import (
     Evaluation,
     as_pair,
@@ -34,6 +35,8 @@ __all__ = [
     "autocast",
     "batch_count",
     "broadcast",
+    "check_batches",
+    "check_not_empty",
     "checked_losses",
     "choose_device",
     "device_of",
@@ -62,4 +65,5 @@ __all__ = [
     "to_device",
     "train",
     "use_threads",
+    "wide_type",
 ]

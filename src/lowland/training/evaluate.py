@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lowland.params import call
-from lowland.training.device import autocast
+from lowland.training.device import autocast, wide_type
 from lowland.training.nested import batch_count, to_device
 from lowland.training.seeds import isolated_rng
 
@@ -100,7 +100,7 @@ def evaluate(
 
 def total(values: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
     """Sum in float64 where the device has it, without waiting for the device."""
-    return values.sum(dtype=torch.float32 if values.device.type == "mps" else torch.float64)
+    return values.sum(dtype=wide_type(values.device))
 
 
 def mistakes(output: Any, target: Any) -> Tensor | None:

@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lowland.results import Status, open_folder
+from lowland.training.batches import check_not_empty
 from lowland.training.curve import mean_so_far, measure_on
 from lowland.training.device import autocast, choose_device
 from lowland.training.evaluate import LossFn, kept_mode
@@ -262,8 +263,7 @@ def train_epoch(run: Run, plan: Plan, task: Task, is_to_stop: Callable[[], bool]
             pause(run, plan, task, is_to_stop())
             if run.status is not None:
                 return
-    if run.batch == 0:
-        raise ValueError("batches must yield at least one batch; got none. Is the loader empty?")
+    check_not_empty(run.batch)
     run.epoch += 1
     run.batch = 0
     if run.epoch == plan.epochs or run.epoch % plan.evaluate_every == 0:

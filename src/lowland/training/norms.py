@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from lowland.params import call
+from lowland.training.batches import check_not_empty
 from lowland.training.device import autocast
 from lowland.training.evaluate import as_pair, device_of
 from lowland.training.nested import batch_count, to_device
@@ -103,5 +104,4 @@ def recalibrate(model: nn.Module, batches: Iterable[tuple[Any, Any]], examples: 
             call(model, inputs)
         if seen >= examples:
             return
-    if not seen:
-        raise ValueError("batches must hold at least one batch; got none. Is the data set empty?")
+    check_not_empty(seen)

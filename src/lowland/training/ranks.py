@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from lowland.training.device import wide_type
+
 __all__ = ["all_mean", "all_sum", "broadcast", "is_main_process", "rank_and_world"]
 
 T = TypeVar("T")
@@ -59,9 +61,8 @@ def all_mean(means: list[float], count: int, device: torch.device) -> list[float
     Returns:
         The means.
     """
-    kind = torch.float32 if device.type == "mps" else torch.float64
     numbers = [mean * count for mean in means] + [count]
-    *sums, total = all_sum(torch.tensor(numbers, dtype=kind, device=device)).tolist()
+    *sums, total = all_sum(torch.tensor(numbers, dtype=wide_type(device), device=device)).tolist()
     return [value / total for value in sums]
 
 

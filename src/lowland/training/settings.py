@@ -1,8 +1,9 @@
 """Refuse what cannot be trained, and describe what decides the numbers of a run."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from lowland.training.batches import check_batches
 from lowland.training.device import PRECISIONS
 from lowland.training.ranks import rank_and_world
 from lowland.training.run import Run
@@ -41,15 +42,7 @@ def check_arguments(
     for name, count in {"epochs": epochs, "steps": steps, **counts}.items():
         if count is not None and (count < 1 or count != int(count)):
             raise ValueError(f"{name} must be a whole number, at least 1; got {count}.")
-    if isinstance(batches, Iterator):
-        raise ValueError(
-            f"batches must be iterable once per epoch; got a {type(batches).__name__}, which ends "
-            "after one pass. Pass a list, a DataLoader or lowland.data.Batches."
-        )
-    if not isinstance(batches, Iterable) and not hasattr(batches, "__getitem__"):
-        raise ValueError(
-            f"batches must be an iterable of (inputs, target); got a {type(batches).__name__}."
-        )
+    check_batches(batches)
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {PRECISIONS}; got {precision!r}.")
     if out is not None and rank_and_world()[1] > 1:

@@ -18,7 +18,14 @@ from lowland.control.packing.network import without_wrappers
 from lowland.control.packing.replace import is_packable, rows_of
 from lowland.errors import UnsupportedModelError
 from lowland.params import call
-from lowland.training import generator, kept_buffers, kept_mode, map_tensors, tensors_in
+from lowland.training import (
+    check_not_empty,
+    generator,
+    kept_buffers,
+    kept_mode,
+    map_tensors,
+    tensors_in,
+)
 
 __all__ = ["Swept", "sweep_dead_weights"]
 
@@ -123,8 +130,7 @@ def check_tensors(model: nn.Module) -> None:
 
 def check_outputs(before: list[list[Tensor]]) -> None:
     """Refuse outputs that prove nothing."""
-    if not before:
-        raise ValueError("batches must hold at least one batch; got none.")
+    check_not_empty(len(before))
     for i, found in enumerate(before):
         if any(bool(out.isnan().any()) for out in found):
             raise ValueError(
