@@ -4,6 +4,8 @@
 PYTHON ?= python3
 BIN    := .venv/bin
 .PHONY: demo test check clean
+# with it, every process would compile the modules of torch anew
+unexport PYTHONDONTWRITEBYTECODE
 demo: .venv/.installed
 	$(BIN)/python -m lowland run demo
 test: .venv/.installed
