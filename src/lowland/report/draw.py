@@ -18,51 +18,77 @@ from lowland.report.ticks import label_log_axis, label_whole_numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 WIDTH = 5.6  # inches; at 100 points per inch these are the CSS pixels on the page
 PNG_DPI = 200  # twice the CSS pixels, for dense screens
 LABEL_LENGTHS = (64, 40)  # letters that fit below and beside the axes
 
 
-def draw(figure: Mapping[str, Any], theme: Theme, file_format: str) -> bytes:
+def draw(figure: Mapping[str, Any], pictures: Sequence[tuple[Theme, str]]) -> list[bytes]:
     """Draw a figure of kind ``lines`` or ``heatmap``.
 
     Args:
         figure: The figure, as the README of this folder describes it.
-        theme: The colors.
-        file_format: "png" (at twice the size of the page) or "svg".
+        pictures: The colors and the format of each file: "png" (at twice the size of the page) or
+            "svg".
 
     Returns:
-        The file; the same figure gives the same bytes.
+        The files; the same figure gives the same bytes.
 
     Source:
         Ours.
     """
     import matplotlib
+
+    drawn: dict[Theme, Figure] = {}
+    files = []
+    for theme, file_format in pictures:
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()  # the reader's own matplotlibrc must not change our bytes
+            matplotlib.rcParams.update(plot_settings(theme))
+            if theme not in drawn:
+                drawn[theme] = compose(figure, theme, next(iter(drawn.values()), None))
+            files.append(save(drawn[theme], theme, file_format))
+    return files
+
+
+def compose(figure: Mapping[str, Any], theme: Theme, like: Figure | None) -> Figure:
+    """A picture whose axes lie where those of another theme do: layout costs as much as drawing."""
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     drawers: dict[str, Callable[..., None]] = {"lines": draw_lines, "heatmap": draw_heatmap}
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # the reader's own matplotlibrc must not change our bytes
-        matplotlib.rcParams.update(plot_settings(theme))
-        canvas = Figure(figsize=picture_size(figure), dpi=100, layout="constrained")
-        canvas.get_layout_engine().set(w_pad=0.06, h_pad=0.06)  # type: ignore[union-attr]
-        axes = canvas.subplots()
-        drawers[figure["kind"]](axes, figure, theme)
-        axes.set_xlabel(fill(figure["x_label"], LABEL_LENGTHS[0]))
-        axes.set_ylabel(fill(figure["y_label"], LABEL_LENGTHS[1]))
-        draw_legend(axes)
-        stream = io.BytesIO()
-        metadata = {"Date": None} if file_format == "svg" else None
-        canvas.savefig(stream, format=file_format, dpi=PNG_DPI, metadata=metadata)
-    return stream.getvalue() if file_format == "svg" else with_palette(stream, theme)
+    picture = Figure(figsize=picture_size(figure), dpi=PNG_DPI)
+    axes = picture.subplots()
+    drawers[figure["kind"]](axes, figure, theme)
+    axes.set_xlabel(fill(figure["x_label"], LABEL_LENGTHS[0]))
+    axes.set_ylabel(fill(figure["y_label"], LABEL_LENGTHS[1]))
+    draw_legend(axes)
+    if like is None:
+        ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06).execute(picture)
+    else:
+        axes.set_position(like.axes[0].get_position(original=True))
+    return picture
 
 
-def with_palette(stream: io.BytesIO, theme: Theme) -> bytes:
-    """The same PNG with 256 colors, a quarter of the size; the ground stays exactly the page's."""
+def save(picture: Figure, theme: Theme, file_format: str) -> bytes:
+    """The bytes of a file."""
+    stream = io.BytesIO()
+    if file_format == "svg":
+        picture.savefig(stream, format="svg", metadata={"Date": None})
+        return stream.getvalue()
+    picture.savefig(stream, format="rgba")
+    width, height = (round(PNG_DPI * inches) for inches in picture.get_size_inches())
+    return with_palette(stream.getvalue(), (width, height), theme)
+
+
+def with_palette(pixels: bytes, size: tuple[int, int], theme: Theme) -> bytes:
+    """A PNG of 256 colors, a quarter of the size; the ground stays exactly the page's."""
     from PIL import Image, ImageColor  # comes with matplotlib
 
-    picture = Image.open(stream).convert("RGB").quantize(method=Image.Quantize.FASTOCTREE)
+    picture = Image.frombytes("RGBA", size, pixels).convert("RGB")
+    picture = picture.quantize(method=Image.Quantize.FASTOCTREE)
     ground = picture.getpixel((0, 0))
     palette = picture.getpalette()
     assert isinstance(ground, int)  # a picture with a palette has numbers for pixels

@@ -22,7 +22,6 @@ from lowland.report.records import (
 )
 from lowland.report.story import (
     PREAMBLE,
-    add_up,
     describe_misses,
     describe_story,
     link_claims,
@@ -91,7 +90,7 @@ def write_report(folder: str | Path, *, processes: int = 1) -> Path:
         "told": bool(own),
         "own": own,
         "preamble": PREAMBLE.strip(),
-        "totals": add_up(sections),
+        "totals": count_verdicts([claim for one in sections for claim in one["claims"]]),
         "light": css_variables(LIGHT),
         "dark": css_variables(DARK),
     }
@@ -218,9 +217,9 @@ def draw_files(figure: Mapping[str, Any], stem: Path) -> dict[str, Any]:
     """Draw a picture for light and dark pages, and as files beside the page."""
     from lowland.report.draw import draw, picture_size
 
-    light, dark = draw(figure, LIGHT, "png"), draw(figure, DARK, "png")
+    light, vectors, dark = draw(figure, [(LIGHT, "png"), (LIGHT, "svg"), (DARK, "png")])
     write_bytes(stem.with_name(f"{stem.name}.png"), light)
-    write_bytes(stem.with_name(f"{stem.name}.svg"), draw(figure, LIGHT, "svg"))
+    write_bytes(stem.with_name(f"{stem.name}.svg"), vectors)
     width, height = picture_size(figure)
     return {
         "files": [f"{stem.name}.{ending}" for ending in ("csv", "png", "svg")],
