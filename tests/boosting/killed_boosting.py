@@ -1,14 +1,11 @@
 """Boosting in a process that dies by SIGKILL in mid-block.
 
-``python killed_boosting.py OUT`` leaves its folder in ``OUT``.
+It calls ``killed`` and leaves its folder in ``out``.
 """
 
 import os
 import signal
-import sys
-from pathlib import Path
 
-import torch
 from boosted import adam, examples, tower
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -41,6 +38,5 @@ def die(number):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    run(Path(sys.argv[1]), die)
+def killed(out):
+    run(out, die)

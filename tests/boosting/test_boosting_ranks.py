@@ -1,14 +1,10 @@
 """Two processes end with the same weights; the oracle is one process with all of the data."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
-from two_growers import RUNS, grow, net, share
+from two_growers import RUNS, grow, net, one_process, share
 
+from forked import run_ranks
 from lowland.boosting import refine
 from lowland.results import read_json
 
@@ -16,10 +12,7 @@ from lowland.results import read_json
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     out = tmp_path_factory.mktemp("ranks")
-    here = Path(__file__).parent
-    paths = os.pathsep.join([str(here), str(here.parent)])
-    script = [sys.executable, str(here / "two_growers.py"), str(out)]
-    subprocess.run(script, check=True, timeout=240, env=os.environ | {"PYTHONPATH": paths})
+    run_ranks(one_process, out)
     return [read_json(out / f"rank-{rank}.json") for rank in (0, 1)]
 
 

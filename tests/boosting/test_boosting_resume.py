@@ -3,18 +3,15 @@
 The oracle is the run in one go.
 """
 
-import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from boosted import adam, boost, data, tower
-from killed_boosting import run
+from killed_boosting import killed, run
 from test_boosting_stops import against
 
+import forked
 from lowland.results import Status, read_json
 from small_networks import same
 
@@ -69,11 +66,7 @@ def test_slices(name, tmp_path):
 
 @pytest.mark.slow
 def test_killed_in_mid_block(tmp_path):
-    here = Path(__file__).parent
-    paths = os.pathsep.join([str(here), str(here.parent)])
-    script = [sys.executable, str(here / "killed_boosting.py"), str(tmp_path / "out")]
-    died = subprocess.run(script, env=os.environ | {"PYTHONPATH": paths}, timeout=120)
-    assert died.returncode == -signal.SIGKILL
+    assert forked.run(killed, tmp_path / "out") == -signal.SIGKILL
     assert (tmp_path / "out" / "round-01" / "round.json").exists()
     assert not (tmp_path / "out" / "round-02" / "round.json").exists()
     updates = []

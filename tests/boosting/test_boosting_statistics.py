@@ -1,17 +1,12 @@
 """Statistics by chunks and by processes are those of the whole training set."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
-import two_boosters
 from torch import tensor
 from torch.testing import assert_close
-from two_boosters import ALPHAS, COUNT, certify, chunked, data
+from two_boosters import ALPHAS, COUNT, certify, chunked, data, one_process
 
+from forked import run_ranks
 from lowland.boosting import statistics
 from lowland.boosting.certificate import certificate
 from lowland.boosting.statistics import Statistics, measure
@@ -62,11 +57,7 @@ def test_pieces_of_chunks(monkeypatch):
 @pytest.mark.slow
 def test_two_processes_are_one(tmp_path):
     """Uneven shares, a process without any, and a bad number on one process that all hear of."""
-    paths = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path[:1]])
-    subprocess.run(
-        [sys.executable, two_boosters.__file__, tmp_path],
-        check=True, env=os.environ | {"PYTHONPATH": paths, "PYTHONWARNINGS": "ignore"}, timeout=120,
-    )  # fmt: skip
+    run_ranks(one_process, tmp_path)
     first, second = (read_json(tmp_path / f"rank-{rank}.json") for rank in (0, 1))
     assert first == second
     alone = certify(chunked(0, COUNT))

@@ -1,14 +1,10 @@
 """Two processes that certify together, each with a share of the training set.
 
-``python two_boosters.py OUT`` starts both, waits, and leaves their certificates in ``OUT``.
+Each calls ``one_process`` and leaves its certificates in ``out``.
 """
-
-import sys
-from pathlib import Path
 
 import torch
 from torch import distributed as dist
-from torch import multiprocessing
 
 from lowland.boosting.statistics import measure
 from lowland.results import write_json
@@ -54,7 +50,6 @@ def refused(chunks):
 
 
 def one_process(rank, out):
-    torch.set_num_threads(1)
     meeting = f"file://{out / 'meeting'}"
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
     shares = (chunked(0, 13, 17), chunked(17, COUNT))
@@ -62,7 +57,3 @@ def one_process(rank, out):
     spoiled = [(o * (torch.nan if rank else 1), p, y, w) for o, p, y, w in shares[rank]]
     write_json(out / f"rank-{rank}.json", found | {"refused": refused(spoiled)})
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    multiprocessing.spawn(one_process, (Path(sys.argv[1]),), nprocs=2)

@@ -1,15 +1,12 @@
 """Two processes that boost together, each with its own batches.
 
-``python two_growers.py OUT`` starts both, waits, and leaves what they found in ``OUT``.
+Each calls ``one_process`` and leaves what it found in ``out``.
 """
-
-import sys
-from pathlib import Path
 
 import torch
 from boosted import adam, batched, examples, tower
 from torch import distributed as dist
-from torch import multiprocessing, nn
+from torch import nn
 from torch.nn import functional as F
 
 from lowland.boosting import RandomFeatures, refine, train_boosted
@@ -88,7 +85,6 @@ def refused(rank):
 
 
 def one_process(rank, out):
-    torch.set_num_threads(1)
     meeting = f"file://{out / 'meeting'}"
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
     found = {}
@@ -102,7 +98,3 @@ def one_process(rank, out):
     found["refused"] = refused(rank)
     write_json(out / f"rank-{rank}.json", found)
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    multiprocessing.spawn(one_process, (Path(sys.argv[1]),), nprocs=2)

@@ -1,13 +1,8 @@
-"""Fits of curves, each in a process of its own that dies by SIGKILL in mid-epoch.
+"""A fit of a curve in a process of its own that dies by SIGKILL in mid-epoch.
 
-``python killed_curve.py OUT`` leaves their folders in ``OUT``.
+It calls ``killed`` and leaves its folder.
 """
 
-import os
-import sys
-from pathlib import Path
-
-import torch
 from killed_search import Watched, die
 
 from lowland.connectivity import fit_curve
@@ -37,12 +32,5 @@ def at_batch(number, act):
     return before_batch
 
 
-if __name__ == "__main__":
-    for kind in KINDS:
-        folder = Path(sys.argv[1]) / kind
-        child = os.fork()  # torch has computed nothing yet
-        if not child:
-            torch.set_num_threads(1)
-            fit(folder, kind, at_batch(160, die))
-        _, status = os.waitpid(child, 0)
-        assert os.WIFSIGNALED(status), status
+def killed(folder, kind):
+    fit(folder, kind, at_batch(160, die))

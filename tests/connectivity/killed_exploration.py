@@ -1,10 +1,7 @@
 """An exploration in a process of its own that dies by SIGKILL in the middle of a pair.
 
-``python killed_exploration.py OUT`` leaves its folder in ``OUT``.
+It calls ``killed`` and leaves its folder.
 """
-
-import sys
-from pathlib import Path
 
 import torch
 from killed_search import Watched, die, later
@@ -34,7 +31,5 @@ def explore(out=None, before_batch=nothing, count=4, loss_fn=losses, **options):
     return connect_minima(nets[0], loss_fn, batches, nets, test_batches=tests, out=out, **options)
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    folder = Path(sys.argv[1])
+def killed(folder):
     explore(folder, later(folder / "pairs" / SECOND, 1, die))

@@ -1,15 +1,11 @@
 """Two processes that share the evaluation of a curve out give what one process gives."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 import two_fits
 from torch.testing import assert_close
 
+from forked import run_ranks
 from lowland.connectivity import PathResult
 from lowland.training import use_threads
 
@@ -20,11 +16,7 @@ pytestmark = pytest.mark.slow  # the search's own ranks are tried in every run
 def folder(tmp_path_factory):
     """What both processes left."""
     out = tmp_path_factory.mktemp("ranks")
-    paths = os.pathsep.join([str(Path(two_fits.__file__).parents[1]), *sys.path[:1]])
-    environment = os.environ | {"PYTHONPATH": paths, "PYTHONWARNINGS": "ignore"}
-    subprocess.run(
-        [sys.executable, two_fits.__file__, out], check=True, env=environment, timeout=120
-    )
+    run_ranks(two_fits.one_process, out)
     return out
 
 

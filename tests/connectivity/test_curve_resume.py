@@ -2,15 +2,13 @@
 
 import os
 import signal
-import subprocess
-import sys
-from pathlib import Path as FilePath
 
 import killed_curve
 import pytest
 import torch
 from killed_curve import KINDS, at_batch, fit
 
+from forked import together
 from lowland.connectivity import Path, PathResult
 from lowland.results import Status
 from lowland.training import use_threads
@@ -45,9 +43,8 @@ def uninterrupted():
 def killed(tmp_path_factory):
     """Folders of fits whose process was killed."""
     out = tmp_path_factory.mktemp("killed")
-    paths = os.pathsep.join([str(FilePath(killed_curve.__file__).parents[1]), *sys.path[:1]])
-    environment = os.environ | {"PYTHONPATH": paths, "PYTHONWARNINGS": "ignore"}
-    subprocess.run([sys.executable, killed_curve.__file__, out], check=True, env=environment)
+    calls = [(out / kind, kind) for kind in KINDS]
+    assert together(killed_curve.killed, calls) == [-signal.SIGKILL] * len(calls)
     return out
 
 

@@ -1,15 +1,10 @@
 """Two processes that share the pivots out give what one process gives."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
-import two_searches
 from torch.testing import assert_close
-from two_searches import CASES, search
+from two_searches import CASES, one_process, search
 
+from forked import run_ranks
 from lowland.connectivity import PathResult
 
 pytestmark = pytest.mark.filterwarnings("ignore::lowland.errors.NoEffectWarning")
@@ -19,11 +14,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::lowland.errors.NoEffectWarning"
 def folder(tmp_path_factory):
     """What both processes left."""
     out = tmp_path_factory.mktemp("ranks")
-    paths = os.pathsep.join([str(Path(two_searches.__file__).parents[1]), *sys.path[:1]])
-    environment = os.environ | {"PYTHONPATH": paths, "PYTHONWARNINGS": "ignore"}
-    subprocess.run(
-        [sys.executable, two_searches.__file__, out], check=True, env=environment, timeout=120
-    )
+    run_ranks(one_process, out)
     return out
 
 

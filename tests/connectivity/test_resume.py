@@ -2,15 +2,13 @@
 
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import killed_search
 import pytest
 from killed_search import BACKENDS, later, search
 
+from forked import together
 from lowland.connectivity import PathResult, autoneb
 from lowland.results import Status, read_json, write_json
 from lowland.training import use_threads
@@ -35,9 +33,8 @@ def uninterrupted():
 def killed(tmp_path_factory):
     """Folders of searches whose process was killed in the third cycle."""
     out = tmp_path_factory.mktemp("killed")
-    paths = os.pathsep.join([str(Path(killed_search.__file__).parents[1]), *sys.path[:1]])
-    environment = os.environ | {"PYTHONPATH": paths, "PYTHONWARNINGS": "ignore"}
-    subprocess.run([sys.executable, killed_search.__file__, out], check=True, env=environment)
+    calls = [(out / backend, backend) for backend in BACKENDS]
+    assert together(killed_search.killed, calls) == [-signal.SIGKILL] * len(calls)
     return {backend: out / backend for backend in BACKENDS}
 
 

@@ -5,15 +5,14 @@ import signal
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
-import killed_exploration
 import pytest
 import two_explorations
-from killed_exploration import SECOND, explore
+from killed_exploration import SECOND, explore, killed
 from test_connect_minima import assert_same
 from torch.testing import assert_close
 
+from forked import run, run_ranks
 from lowland.connectivity import Landscape, claims, pairs
 from lowland.connectivity.claims import Claims
 from lowland.results import read_json, write_json
@@ -28,17 +27,10 @@ def one_thread():
         yield
 
 
-def run(script, *arguments):
-    paths = os.pathsep.join([str(Path(script.__file__).parents[1]), *sys.path[:1]])
-    environment = os.environ | {"PYTHONPATH": paths, "PYTHONWARNINGS": "ignore"}
-    command = [sys.executable, script.__file__, *map(str, arguments)]
-    return subprocess.run(command, env=environment, timeout=240).returncode
-
-
 @pytest.mark.slow
 def test_a_killed_exploration_goes_on_to_the_same_bits(tmp_path):
     """It died in the second cycle of its second pair; what was finished is not done again."""
-    assert run(killed_exploration, tmp_path) == -signal.SIGKILL
+    assert run(killed, tmp_path) == -signal.SIGKILL
     assert {folder.name for folder in (tmp_path / "pairs").iterdir()} == {"1-3", SECOND}
     assert not (tmp_path / "pairs" / SECOND / "result.json").exists()
     assert (tmp_path / "claims" / SECOND).exists()
@@ -57,7 +49,7 @@ def test_a_killed_exploration_goes_on_to_the_same_bits(tmp_path):
 @pytest.mark.slow
 def test_two_machines_on_one_folder(tmp_path):
     """Both end with the whole landscape, that of one machine with as many pairs in flight."""
-    assert run(two_explorations, tmp_path, "machines") == 0
+    run_ranks(two_explorations.as_machine, tmp_path)
     for rule in ("paper", "early"):
         alone = explore(in_flight=two_explorations.IN_FLIGHT, budget=3, suggest=rule)
         for number in range(2):
@@ -68,7 +60,7 @@ def test_two_machines_on_one_folder(tmp_path):
 @pytest.mark.slow
 def test_two_ranks_that_share_the_pivots(tmp_path):
     """Saddles agree with those of one process to rounding, on both ranks to the bit."""
-    assert run(two_explorations, tmp_path, "ranks") == 0
+    run_ranks(two_explorations.as_rank, tmp_path)
     found = [Landscape.load(tmp_path / f"result-{number}") for number in range(2)]
     alone = explore(count=3, budget=1)
     assert_same(*found)

@@ -1,14 +1,8 @@
 """One exploration in two processes: ranks that share the pivots out, or machines that share pairs.
 
-``python two_explorations.py OUT ranks|machines`` starts both and waits; each leaves its result in
-``OUT``.
+Each calls ``as_rank`` or ``as_machine`` and leaves its result in ``out``.
 """
 
-import os
-import sys
-from pathlib import Path
-
-import torch
 from killed_exploration import explore
 from torch import distributed as dist
 
@@ -28,15 +22,3 @@ def as_machine(number, out):
     for rule in ("paper", "early"):
         shared = explore(out / "shared" / rule, in_flight=IN_FLIGHT, budget=3, suggest=rule)
         shared.save(out / f"{rule}-{number}")
-
-
-if __name__ == "__main__":
-    work = {"ranks": as_rank, "machines": as_machine}[sys.argv[2]]
-    children = []
-    for number in range(2):
-        children.append(os.fork())  # torch has computed nothing yet
-        if not children[-1]:
-            torch.set_num_threads(1)
-            work(number, Path(sys.argv[1]).resolve())
-            os._exit(0)
-    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]

@@ -1,11 +1,7 @@
 """A fit of a curve in two processes that share its evaluation out.
 
-``python two_fits.py OUT`` starts both, waits, and leaves the results of each in ``OUT``.
+Each calls ``one_process`` and leaves its results in ``out``.
 """
-
-import os
-import sys
-from pathlib import Path
 
 import torch
 from torch import distributed as dist
@@ -22,20 +18,9 @@ def fit(**options):
 
 
 def one_process(rank, out):
-    torch.set_num_threads(1)
     meeting = f"file://{out / 'meeting'}"
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
     fit(out=out / f"run-{rank}").save(out / f"rank-{rank}")
     fit(out=out / "run-0").save(out / f"again-{rank}")  # finished: both read what rank 0 wrote
     dist.barrier()
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    children = []
-    for rank in range(2):
-        children.append(os.fork())  # torch has computed nothing yet
-        if not children[-1]:
-            one_process(rank, Path(sys.argv[1]).resolve())
-            os._exit(0)
-    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]

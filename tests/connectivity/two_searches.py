@@ -1,12 +1,9 @@
 """Search for paths in two processes that share the pivots out.
 
-``python two_searches.py OUT`` starts both, waits, and leaves the results of each in ``OUT``.
+Each calls ``one_process`` and leaves its results in ``out``.
 """
 
-import os
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import distributed as dist
@@ -32,7 +29,6 @@ def search(case, **options):
 
 
 def one_process(rank, out):
-    torch.set_num_threads(1)
     meeting = f"file://{out / 'meeting'}"
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
     for case in CASES:
@@ -41,13 +37,3 @@ def one_process(rank, out):
     again.save(out / f"rank-{rank}" / "again")
     dist.barrier()
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    children = []
-    for rank in range(2):
-        children.append(os.fork())  # torch has computed nothing yet
-        if not children[-1]:
-            one_process(rank, Path(sys.argv[1]).resolve())
-            os._exit(0)
-    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]

@@ -1,19 +1,15 @@
 """``train_msa`` is method B with a schedule: killed, sliced or spread, it gives the same bits."""
 
-import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
-import killed_msa
 import pytest
 import torch
 import two_trainers
-from killed_msa import run
+from killed_msa import killed, run
 from torch import nn
 from torch.testing import assert_close
 
+import forked
 from lowland.control import (
     DiscreteMSA,
     discrete_parameters,
@@ -31,12 +27,6 @@ from small_networks import class_batches, mlp, norm_mlp, seeded
 losses = nn.CrossEntropyLoss(reduction="none")
 
 
-def environment(script):
-    """Where a process of its own finds the library and the networks of the tests."""
-    paths = os.pathsep.join([str(Path(script.__file__).parents[1]), *sys.path[:1]])
-    return os.environ | {"PYTHONPATH": paths, "PYTHONWARNINGS": "ignore"}
-
-
 def assert_same(one, other):
     assert one.status is other.status is Status.FINISHED
     assert one.nonzero == other.nonzero
@@ -45,10 +35,7 @@ def assert_same(one, other):
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on(tmp_path):
-    dead = subprocess.run(
-        [sys.executable, killed_msa.__file__, tmp_path], check=False, env=environment(killed_msa)
-    )
-    assert dead.returncode == -signal.SIGKILL
+    assert forked.run(killed, tmp_path) == -signal.SIGKILL
     expected = run()
     assert_same(run(tmp_path), expected)
     assert_same(run(tmp_path), expected)  # finished: read, not run
@@ -65,10 +52,7 @@ def test_a_run_in_slices(tmp_path):
 @pytest.mark.slow
 def test_two_processes_are_one(tmp_path):
     """Each has half of every batch; the weights are those of whole batches."""
-    subprocess.run(
-        [sys.executable, two_trainers.__file__, tmp_path],
-        check=True, env=environment(two_trainers), timeout=120,
-    )  # fmt: skip
+    forked.run_ranks(two_trainers.one_process, tmp_path)
     first, second = (read_json(tmp_path / f"rank-{rank}.json") for rank in (0, 1))
     alone = two_trainers.train(two_trainers.data())
     assert first == second
@@ -183,6 +167,7 @@ BAD = [
     ({"epochs": 1, "decay": 1.5}, r"decay, a factor on 1 - alpha per epoch, must be in \(0, 1\]"),
     ({"epochs": 1, "values": ()}, "values must be different finite numbers"),
     ({"epochs": 1, "values": (-1, 1), "target_nonzero": 0.1}, r"needs the values \(-1, 0, 1\)"),
+    ({"epochs": 1, "lam": 1e-4, "target_nonzero": 0.1}, "only one of target_nonzero, .*, and lam"),
     ({"epochs": 1, "target_nonzero": 1.5}, "target_nonzero must be a share .* got 1.5"),
     ({"epochs": 1, "weight_average": lambda m: m}, "weight_average must be None"),
     ({"epochs": 1, "skip": ["head"]}, r"\['head'\] met none"),

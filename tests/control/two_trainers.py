@@ -1,14 +1,11 @@
 """Two processes that train discrete weights together, each on half of every batch.
 
-``python two_trainers.py OUT`` starts both, waits, and leaves their weights in ``OUT``.
+Each calls ``one_process`` and leaves its weights in ``out``.
 """
-
-import sys
-from pathlib import Path
 
 import torch
 from torch import distributed as dist
-from torch import multiprocessing, nn
+from torch import nn
 
 from lowland.control import train_msa
 from lowland.results import write_json
@@ -30,12 +27,7 @@ def data(part=slice(None)):
 
 
 def one_process(rank, out):
-    torch.set_num_threads(1)
     meeting = f"file://{out / 'meeting'}"
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
     write_json(out / f"rank-{rank}.json", train(data(slice(4 * rank, 4 * rank + 4))))
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    multiprocessing.spawn(one_process, (Path(sys.argv[1]),), nprocs=2)

@@ -1,15 +1,11 @@
 """Two processes record what one would: from shards, and from copies that must be the same."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 import two_recorders
 from torch.testing import assert_close
 
+from forked import run_ranks
 from lowland.dynamics.sketch import relative_error
 from lowland.results import read_json
 
@@ -18,11 +14,7 @@ from lowland.results import read_json
 def ranks(tmp_path_factory):
     """What both processes left."""
     out = tmp_path_factory.mktemp("recorders")
-    paths = os.pathsep.join([str(Path(two_recorders.__file__).parents[1]), *sys.path[:1]])
-    environment = os.environ | {"PYTHONPATH": paths, "PYTHONWARNINGS": "ignore"}
-    subprocess.run(
-        [sys.executable, two_recorders.__file__, out], check=True, env=environment, timeout=120
-    )
+    run_ranks(two_recorders.one_process, out)
     names = ("exact", "sketch", "same", "apart")
     return {name: [read_json(out / f"{name}-{rank}.json") for rank in (0, 1)] for name in names}
 

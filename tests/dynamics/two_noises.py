@@ -1,14 +1,10 @@
 """Two processes that measure gradient noise together.
 
-``python two_noises.py OUT`` starts both, waits, and leaves their numbers in ``OUT``.
+Each calls ``one_process`` and leaves its numbers in ``out``.
 """
-
-import sys
-from pathlib import Path
 
 import torch
 from torch import distributed as dist
-from torch import multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
 from lowland.dynamics.noise import gradient_noise
@@ -29,13 +25,8 @@ def measure(wrap=lambda model: model, **options):
 
 
 def one_process(rank, out):
-    torch.set_num_threads(1)
     meeting = f"file://{out / 'meeting'}"
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
     for name, options in OPTIONS.items():
         write_json(out / f"{name}-{rank}.json", measure(DistributedDataParallel, **options))
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    multiprocessing.spawn(one_process, (Path(sys.argv[1]),), nprocs=2)

@@ -1,14 +1,10 @@
 """Two processes that record together: each a part of the weights, or both the same.
 
-``python two_recorders.py OUT`` starts both, waits, and leaves what each saw in ``OUT``.
+Each calls ``one_process`` and leaves what it saw in ``out``.
 """
-
-import sys
-from pathlib import Path
 
 import torch
 from torch import distributed as dist
-from torch import multiprocessing
 
 from lowland.dynamics.recorder import TwoTimeRecorder
 from lowland.results import write_json
@@ -42,7 +38,6 @@ def record(part=lambda tensor: tensor, spoil=None, **options):
 
 
 def one_process(rank, out):
-    torch.set_num_threads(1)
     meeting = f"file://{out / 'meeting'}"
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
 
@@ -58,7 +53,3 @@ def one_process(rank, out):
     except ValueError as error:
         write_json(out / f"apart-{rank}.json", str(error))
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    multiprocessing.spawn(one_process, (Path(sys.argv[1]),), nprocs=2)

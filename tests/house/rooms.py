@@ -1,9 +1,6 @@
 """The rooms of the house, read from the layers in ``pyproject.toml``, and an example of each."""
 
 import importlib
-import os
-import subprocess
-import sys
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -66,11 +63,3 @@ def observing(*, repeatable=False):
         left_out = {*room.TRAINS, *(room.BY_THE_CLOCK if repeatable else ())}
         calls += [c for name, c in (room.DRIVERS | room.PIECES).items() if name not in left_out]
     return calls
-
-
-def script(name, *arguments):
-    """Run a file of this folder in a process of its own."""
-    paths = [str(HOUSE), str(HOUSE.parent), str(SRC.parent)]
-    known = {"PYTHONPATH": os.pathsep.join(paths), "PYTHONWARNINGS": "ignore"}
-    command = [sys.executable, HOUSE / f"{name}.py", *map(str, arguments)]
-    subprocess.run(command, check=True, env=os.environ | known)

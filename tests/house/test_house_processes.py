@@ -3,16 +3,19 @@
 All of them are forked from one process, since nothing here costs more than the import of torch.
 """
 
+import processes
 import pytest
-from rooms import pieces, script
+from rooms import pieces
 from trials import CALLS, TOGETHER, content, differences, leaves, outcome
+
+import forked
 
 
 @pytest.fixture(scope="module")
 def left(tmp_path_factory):
     """What every driver left that was killed once, watched, and one of two."""
     out = tmp_path_factory.mktemp("once")
-    script("processes", out, 1)
+    assert forked.run(processes.main, out, 1) == 0
     return out
 
 
@@ -20,7 +23,7 @@ def left(tmp_path_factory):
 def left_by_ten(tmp_path_factory):
     """What every driver left that was killed ten times."""
     out = tmp_path_factory.mktemp("ten")
-    script("processes", out, 10)
+    assert forked.run(processes.main, out, 10) == 0
     return out
 
 

@@ -1,12 +1,10 @@
 """Training on chosen rows, in a process that dies by SIGKILL in mid-epoch.
 
-``python killed_training.py OUT`` leaves its folder in ``OUT``.
+It calls ``killed`` and leaves its folder in ``out``.
 """
 
 import os
 import signal
-import sys
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -51,6 +49,5 @@ def die(step):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    run(Path(sys.argv[1]), die)
+def killed(out):
+    run(out, die)

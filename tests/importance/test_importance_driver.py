@@ -1,18 +1,14 @@
 """``train_with_importance``: the loop in a driver, resumable to the bit, both clocks recorded."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
-import killed_training
 import pytest
 import torch
-from killed_training import STEPS, run
+from killed_training import STEPS, killed, run
 from torch import nn
 
+import forked
 from lowland.errors import NoEffectWarning
 from lowland.importance import ImportanceSampling, train_with_importance
 from lowland.results import Status, read_json
@@ -57,12 +53,7 @@ def assert_same(result, expected):
 @pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_bits(tmp_path):
     """Rows that were read but not used, draws that wait, tau, and dropout's generator go on."""
-    paths = os.pathsep.join([str(Path(killed_training.__file__).parents[1]), *sys.path[:1]])
-    environment = os.environ | {"PYTHONPATH": paths, "PYTHONWARNINGS": "ignore"}
-    dead = subprocess.run(
-        [sys.executable, killed_training.__file__, tmp_path], check=False, env=environment
-    )
-    assert dead.returncode == -signal.SIGKILL
+    assert forked.run(killed, tmp_path) == -signal.SIGKILL
     expected = run()
     assert 0 < expected.active_steps < STEPS
     assert_same(run(tmp_path), expected)

@@ -1,16 +1,12 @@
 """Two processes decide alike and step alike, each on rows of its own pools."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 import two_samplers
 from torch import nn
 from torch.testing import assert_close
 
+from forked import run_ranks
 from lowland.importance import equivalent_batch, scores
 from lowland.results import read_json
 from small_networks import mlp, seeded
@@ -20,11 +16,7 @@ from small_networks import mlp, seeded
 def ranks(tmp_path_factory):
     """What both processes left, with the costs of a model and by the clock."""
     out = tmp_path_factory.mktemp("samplers")
-    paths = os.pathsep.join([str(Path(two_samplers.__file__).parents[1]), *sys.path[:1]])
-    environment = os.environ | {"PYTHONPATH": paths, "PYTHONWARNINGS": "ignore"}
-    subprocess.run(
-        [sys.executable, two_samplers.__file__, out], check=True, env=environment, timeout=120
-    )
+    run_ranks(two_samplers.one_process, out)
     return {
         name: [read_json(out / f"{name}-{rank}.json") for rank in (0, 1)]
         for name in ("rank", "clock")

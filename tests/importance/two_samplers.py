@@ -1,14 +1,11 @@
 """Two processes that choose examples together, each from pools of its own.
 
-``python two_samplers.py OUT`` starts both, waits, and leaves what each did in ``OUT``.
+Each calls ``one_process`` and leaves what it did in ``out``.
 """
-
-import sys
-from pathlib import Path
 
 import torch
 from torch import distributed as dist
-from torch import multiprocessing, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lowland.importance import ImportanceSampling
@@ -47,14 +44,9 @@ def data(rank):
 
 
 def one_process(rank, out):
-    torch.set_num_threads(1)
     meeting = f"file://{out / 'meeting'}"
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
     write_json(out / f"rank-{rank}.json", train(data(rank), DistributedDataParallel))
     clock = train(data(rank), DistributedDataParallel, tau_threshold=None, costs="measured")
     write_json(out / f"clock-{rank}.json", clock)
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    multiprocessing.spawn(one_process, (Path(sys.argv[1]),), nprocs=2)

@@ -1,13 +1,12 @@
 """Two training runs, one after the other, in a process that ends by SIGKILL.
 
-``python killed_run.py OUT`` does 7 steps of both runs, goes on with the first one, and dies in the
+It calls ``killed``, which does 7 steps of both runs, goes on with the first one, and dies in the
 15th step of it.
 """
 
 import os
 import random
 import signal
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -83,11 +82,7 @@ def both_runs(out, before_step=lambda: None, **options):
     ]
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    both_runs(sys.argv[1], max_steps_now=7)
+def killed(out):
+    both_runs(out, max_steps_now=7)
     steps = iter(range(8))
-    both_runs(
-        sys.argv[1],
-        before_step=lambda: next(steps) < 7 or os.kill(os.getpid(), signal.SIGKILL),
-    )
+    both_runs(out, before_step=lambda: next(steps) < 7 or os.kill(os.getpid(), signal.SIGKILL))

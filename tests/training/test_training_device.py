@@ -1,6 +1,5 @@
 """Device, precision, threads and processes: chosen as said, and put back as they were."""
 
-import multiprocessing
 import socket
 from collections import namedtuple
 
@@ -8,6 +7,7 @@ import pytest
 import torch
 from two_ranks import add_up
 
+from forked import run_ranks
 from lowland.training import autocast, choose_device, distributed, to_device, use_threads
 from lowland.training.device import full_float32
 
@@ -87,13 +87,6 @@ def test_two_gloo_processes_add_up(tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    context = multiprocessing.get_context("forkserver")  # imports torch once for both
-    context.set_forkserver_preload(["lowland.training"])
-    processes = [context.Process(target=add_up, args=(r, port, tmp_path)) for r in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0, 0]
+    run_ranks(add_up, port, tmp_path)
     for rank in range(2):
         assert (tmp_path / f"{rank}.txt").read_text() == f"{rank} 2 3.0 gloo"

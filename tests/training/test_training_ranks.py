@@ -1,24 +1,17 @@
 """Learning curves of two processes that make the same weights are those of one with all rows."""
 
 import json
-import multiprocessing
 
 import torch
 from two_curves import ROWS, curve, share, tell
 
+from forked import run_ranks
 from small_networks import mlp, seeded
 
 
 def test_two_processes_have_the_curve_of_one(tmp_path):
     """By the number of rows of each; networks of their own keep their own curves."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["lowland.training"])
-    processes = [context.Process(target=tell, args=(rank, tmp_path)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0, 0]
+    run_ranks(tell, tmp_path)
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     with torch.random.fork_rng(devices=[]):
         model = seeded(mlp, 0).double()

@@ -3,21 +3,18 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from killed_run import both_runs, small_model
+from killed_run import both_runs, killed, small_model
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+import forked
 from lowland.errors import CheckpointError, FallbackWarning
 from lowland.results import Status
 from lowland.training import read_state, train, use_threads
-
-SCRIPT = Path(__file__).with_name("killed_run.py")
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +44,7 @@ def assert_all_same(results, uninterrupted):
 
 def test_killed_run_ends_with_the_same_bits(tmp_path, uninterrupted):
     """Another process stops one run in mid-epoch, and dies by SIGKILL in mid-epoch of the other."""
-    dead = subprocess.run([sys.executable, SCRIPT, tmp_path], check=False)
-    assert dead.returncode == -signal.SIGKILL
+    assert forked.run(killed, tmp_path) == -signal.SIGKILL
     saved = [torch.load(tmp_path / run / "state.pt") for run in ("loader", "batches")]
     assert [(state["step"], state["batch"]) for state in saved] == [(14, 4), (7, 2)]
     with use_threads(1):
@@ -164,7 +160,7 @@ def test_folder_of_other_settings_is_refused(tmp_path, options, difference):
 def test_state_that_could_not_be_read_back_is_refused_at_once(tmp_path):
     class Odd(torch.optim.SGD):
         def state_dict(self):
-            return super().state_dict() | {"secret": SCRIPT}
+            return super().state_dict() | {"secret": Path(__file__)}
 
     with pytest.raises(CheckpointError, match="so that the run can resume without unpickling"):
         short_run(tmp_path, optimizer=lambda params: Odd(params, lr=0.1))
