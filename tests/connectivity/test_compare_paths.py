@@ -3,6 +3,9 @@
 import json
 import signal
 from dataclasses import replace
+from importlib import import_module
+from inspect import signature
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -28,6 +31,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::lowland.errors.NoEffectWarning"),
     pytest.mark.filterwarnings("ignore::lowland.errors.FallbackWarning"),
 ]
+compare_module = import_module("lowland.connectivity.compare")
 NAMES = ["line", "aligned-line", "bezier", "polychain", "autoneb"]
 TESTS = class_batches(4, sizes=(5,), seed=7)
 
@@ -38,10 +42,19 @@ def one_thread():
         yield
 
 
+POINTS = 7
+
+
 def compare(before_batch=lambda: None, make=norm_mlp, **options):
+    """On seven points of each line and curve."""
     model, end = two(make, batches=class_batches(4))
     options = {"schedule": SHORT, "steps": 60, "backend": "loop", "test_batches": TESTS} | options
-    return compare_paths(model, losses, Watched(before_batch), model, end, **options)
+    with patch("lowland.connectivity.compare.POINTS", POINTS):
+        return compare_paths(model, losses, Watched(before_batch), model, end, **options)
+
+
+def test_lines_have_as_many_points_as_curves_have_by_default():
+    assert signature(fit_curve).parameters["points"].default == compare_module.POINTS == 61
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +83,9 @@ def test_rows_are_those_of_the_single_calls(whole):
     model, end = two(norm_mlp, batches=class_batches(4))
     batches = Watched(lambda: None)
     shared = {"test_batches": TESTS, "backend": "loop"}
-    line = {"samples": 59, "calibration": SHORT.calibration} | shared
-    curve = {"steps": 60, "examples": SHORT.examples, "calibration": SHORT.calibration} | shared
+    line = {"samples": POINTS - 2, "calibration": SHORT.calibration} | shared
+    curve = {"steps": 60, "points": POINTS, "examples": SHORT.examples} | shared
+    curve |= {"calibration": SHORT.calibration}
     aligned = align(model, batches, model, end).state
     expected = [
         linear_path(model, losses, batches, model, end, **line),
