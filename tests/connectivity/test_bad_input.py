@@ -136,7 +136,9 @@ def test_empty_and_used_up_batches(which):
         with pytest.raises(ValueError, match="must yield at least one batch; got none"):
             search(**{which: empty})
     used_up = (batch for batch in class_batches(4))
-    with pytest.raises(ValueError, match="iterable more than once; got a generator, .* Pass a list"):
+    with pytest.raises(
+        ValueError, match="iterable more than once; got a generator, .* Pass a list"
+    ):
         search(**{which: used_up})
     assert next(used_up) is not None
     with pytest.raises(ValueError, match="got a map"):

@@ -40,6 +40,6 @@ def check_not_empty(count: int, name: str = "batches") -> None:
     """
     if not count:
         raise ValueError(
-            f"{name} must yield at least one batch; got none. Is the loader empty, or used up after "
-            "one pass?"
+            f"{name} must yield at least one batch; got none. Is the loader empty, or used up "
+            "after one pass?"
         )
