@@ -42,6 +42,7 @@ WORDS = [
     ({"edge_start": float("nan")}, "edge_start must lie between -1 and 1; got nan"),
     ({"optimizer": torch.optim.SGD([torch.zeros(1)], 0.1)}, "optimizer must be a function of the"),
     ({"rate_schedule": 0.9}, "rate_schedule must be a function of the optimizer; got a float"),
+    ({"oracle": 3}, "oracle must be a function of values, target, .* and head; got a int"),
     ({"stop": "validation"}, "must be given together; got stop='validation' without batches"),
     ({"validation_batches": data(16)}, "must be given together; got stop='fixed' with them"),
     ({"schedule": "parallel", "stop": "paper"}, 'must have stop="fixed" and no oracle'),

@@ -7,9 +7,10 @@ import torch
 from torch import float64, tensor
 from torch.testing import assert_close
 
+from lowland.boosting import binary_output
 from lowland.boosting.alphas import LARGEST_ALPHA, closed_alpha
 from lowland.boosting.certificate import certificate
-from lowland.boosting.costs import binary_output, edge, exponential_loss, pair_weights
+from lowland.boosting.costs import edge, exponential_loss, pair_weights
 from oracles.slow_boosting import slow_chain, slow_stumps
 
 

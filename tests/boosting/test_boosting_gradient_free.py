@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from lowland.boosting.fitted import FittedBlock, RandomFeatures, TreeBlock
+from lowland.boosting import FittedBlock, RandomFeatures, TreeBlock
 from lowland.boosting.gradient_free import fit_head, fitted_block, functional_gradient
 from lowland.boosting.trees import apply_tree, grow_tree
 from lowland.data.digits import read_digits

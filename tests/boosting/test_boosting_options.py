@@ -9,7 +9,7 @@ from test_boosting_train import images
 from torch import nn
 
 from lowland.boosting import RandomFeatures, TreeBlock, as_chain, certificate, l1_norms
-from lowland.errors import FallbackWarning
+from lowland.errors import FallbackWarning, UnsupportedModelError
 from lowland.results import Status
 from small_networks import same, seeded
 
@@ -133,6 +133,38 @@ def test_l1_is_held_at_the_end(refine_epochs, schedule):
     assert max(l1_norms(model).values()) > 0.7
     boost(model, data(40), l1=0.7, refine_epochs=refine_epochs, schedule=schedule)
     assert max(l1_norms(model).values()) <= 0.7 + 1e-12
+
+
+class Placed(nn.Module):
+    """A residual block whose kernels have their inputs first, and a table that no unit reads by."""
+
+    def __init__(self):
+        super().__init__()
+        self.spread = nn.ConvTranspose1d(4, 4, 3, padding=1)
+        self.places = nn.Parameter(torch.ones(1, 4, 4))
+
+    def forward(self, x):
+        return x + self.spread(x + self.places)
+
+
+@pytest.mark.parametrize("refine_epochs", [0, 1])
+def test_l1_is_held_for_what_a_unit_receives(refine_epochs):
+    """Along the inputs of a transposed kernel; a table of places has no units."""
+    torch.manual_seed(0)
+    model = nn.Sequential(Placed(), Placed(), nn.Flatten(), nn.Linear(16, 3)).double()
+    batches = [(x[:, :, None].expand(-1, -1, 4), y) for x, y in data(40)]
+    boost(model, batches, l1=0.5, init="default", refine_epochs=refine_epochs)
+    assert max(l1_norms(model).values()) <= 0.5 + 1e-12
+    assert model[0].places.abs().sum() > 10
+
+
+def test_l1_of_weights_that_are_computed_is_refused():
+    model = tower(2)
+    nn.utils.parametrizations.weight_norm(model[1].linear1)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(UnsupportedModelError, match="weights must be plain parameters.*linear1"):
+        boost(model, data(40), l1=0.7)
+    assert same(dict(model.state_dict()), before)
 
 
 def test_transport_keeps_residuals_small():

@@ -50,6 +50,7 @@ def train(model=None, loss_fn=losses, batches=BATCHES, **options):
         ({"presample": 1}, "presample must be above 1.*got 1"),
         ({"presample": 0.5}, "presample must be above 1.*got 0.5"),
         ({"presample": nan}, "presample must be above 1.*got nan"),
+        ({"presample": inf}, "presample must be above 1 and finite.*got inf"),
         ({"presample": 1.05, "batch_size": 8}, "pool larger than the batch; got 1.05 times 8"),
         ({"tau_threshold": 0.9}, "tau_threshold must be at least 1.*got 0.9"),
         ({"tau_threshold": nan}, "tau_threshold must be at least 1.*got nan"),
@@ -59,7 +60,8 @@ def train(model=None, loss_fn=losses, batches=BATCHES, **options):
         ({"mixing": -0.1}, r"mixing must lie in \[0, 1\); got -0.1"),
         ({"backward_cost": -1}, "backward_cost must be at least 0.*got -1"),
         ({"amortize": 0}, "amortize must be at least 1.*got 0"),
-        ({"accumulate": 0}, "accumulate at least 1; got .*0"),
+        ({"accumulate": 0}, "accumulate must be a whole number, at least 1; got 0"),
+        ({"weight_power": nan}, "weight_power must be a finite number; got nan"),
         ({"batch_size": 0}, "batch_size must be .* at least 1; got 0"),
         ({"score": "norm"}, "score must be one of .*'bound'.*got 'norm'"),
         ({"decision": "always"}, "decision must be one of .*'two_stage'.*got 'always'"),
@@ -216,11 +218,26 @@ def test_a_pool_at_hand_is_one_pool(options):
 
 @pytest.mark.parametrize("options", [{}, ALWAYS], ids=["uniform", "chosen"])
 def test_classes_that_the_model_lacks(options):
-    """From us where we look first, from torch in the training pass."""
+    """By a loss of torch too, whose own words name neither the row nor what to do."""
     batches = [(torch.zeros(8, 4), torch.full((8,), 3))] * 3
+    for loss_fn in (nn.CrossEntropyLoss(reduction="none"), TokenCrossEntropy()):
+        with pytest.raises(ValueError, match=r"0\.\.2; got 3 in row 0"):
+            train(batches=batches, loss_fn=loss_fn, **options)
+
+
+@pytest.mark.parametrize("options", [{}, ALWAYS], ids=["uniform", "chosen"])
+def test_classes_that_are_floats(options):
+    batches = [(torch.zeros(8, 4), torch.zeros(8))] * 3
     loss_fn = nn.CrossEntropyLoss(reduction="none")
-    with pytest.raises((ValueError, IndexError), match=r"0\.\.2; got 3|out of bounds"):
+    with pytest.raises(ValueError, match=r"shape \(8|24, 3\); got .*target.long\(\)"):
         train(batches=batches, loss_fn=loss_fn, **options)
+
+
+def test_errors_of_torch_that_are_not_of_values():
+    """They reach the user as they are."""
+    batches = [(torch.zeros(8, 4), torch.zeros(8, dtype=torch.int16))] * 3
+    with pytest.raises(RuntimeError, match="Long or Byte"):
+        train(batches=batches, loss_fn=nn.CrossEntropyLoss(reduction="none"))
 
 
 @pytest.mark.parametrize(

@@ -185,9 +185,42 @@ def test_what_batch_norms_learn():
         assert model.training
 
 
+class DropPath(nn.Module):
+    """Stochastic depth under the name and with the attribute that timm gives it."""
+
+    drop_prob = 0.3
+
+    def forward(self, x):
+        return x
+
+
+def deep_dropout():
+    return nn.Sequential(nn.Linear(4, 6), DropPath(), nn.Linear(6, 3))
+
+
+class Recurrent(nn.Module):
+    """Dropout between the layers, inside of one module."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn, self.head = nn.GRU(4, 5, 2, batch_first=True, dropout=0.2), nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.head(self.rnn(x[:, None])[0][:, -1])
+
+
+def recurrent():
+    return Recurrent()
+
+
 def test_other_modes_are_noted_once():
     """Nothing is warned of on a default path; the summary says it, and a saved state keeps it."""
-    for make, what in ((norm_mlp, "batch norm"), (dropout, "dropout")):
+    for make, what in (
+        (norm_mlp, "batch norm"),
+        (dropout, "dropout"),
+        (deep_dropout, "stochastic depth"),
+        (recurrent, "dropout"),
+    ):
         sampling = ImportanceSampling(seeded(make, 0), losses, **ALWAYS)
         assert sampling.notes == []
         assert len([*taken(sampling, BATCHES)]) == 4

@@ -283,6 +283,8 @@ def test_focus_keeps_the_weighted_sum(power, seed):
     focused = focus(weight, score[index], power)
     assert_close((focused * score[index]).sum(), (weight * score[index]).sum())
     assert torch.equal(focus(weight, score[index], 1.0), weight)
+    none = torch.zeros_like(weight)
+    assert torch.equal(focus(weight, none, power), weight)  # any weights keep a sum of zeros
     if power < 1:  # harder examples, of smaller weight, gain
         gain = focused / weight
         assert (gain[weight.argmin()] >= gain.max() * (1 - 1e-12)).all()

@@ -90,6 +90,16 @@ def test_cross_entropy(rng, smoothing, weighted, target):
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_classes_kept_as_bytes(rng, smoothing):
+    """As image sets are stored, and as torch's loss takes them; weights are looked up, no mask."""
+    logits, target = logits_of(rng, ROWS, CLASSES), classes(rng, ROWS)
+    weight = 0.2 + uniform(rng, CLASSES)
+    loss_fn = nn.CrossEntropyLoss(weight, reduction="none", label_smoothing=smoothing)
+    slow = slow_scores(loss_fn, logits, target)
+    assert_close(scores(loss_fn, logits, target.to(torch.uint8)), slow, **EXACT)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("ignored", [-100, 2])
 def test_ignored_rows_score_nothing(rng, smoothing, ignored):
     logits, target = logits_of(rng, ROWS, CLASSES), classes(rng, ROWS)

@@ -164,6 +164,8 @@ def test_a_model_that_is_not_finite_is_not_masked():
         sampling = ImportanceSampling(model, squares, **options)
         for x, y in sampling(scored([[1.0, 2, 3]] * 6)):
             assert sampling.loss(model(x), y).isnan()
+        assert "0 of" in sampling.summary()
+        assert "first at" not in sampling.summary()
         assert torch.tensor(sampling.tau).isfinite()
 
 

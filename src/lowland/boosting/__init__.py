@@ -10,6 +10,7 @@ from lowland.boosting.bounds import Certificate
 from lowland.boosting.certificate import certificate
 from lowland.boosting.chain import Chain, Part, as_chain
 from lowland.boosting.costs import (
+    binary_output,
     cost_matrix,
     covariance,
     edge,
@@ -26,7 +27,12 @@ from lowland.boosting.generalization import (
     margin_factor,
     project_l1_,
 )
-from lowland.boosting.gradient_free import RandomFeatures, TreeBlock, functional_gradient
+from lowland.boosting.gradient_free import (
+    FittedBlock,
+    RandomFeatures,
+    TreeBlock,
+    functional_gradient,
+)
 from lowland.boosting.heads import make_head
 from lowland.boosting.refine import refine
 from lowland.boosting.result import BoostResult, Round
@@ -38,6 +44,7 @@ __all__ = [
     "BoostResult",
     "Certificate",
     "Chain",
+    "FittedBlock",
     "GeneralizationBound",
     "Part",
     "RandomFeatures",
@@ -45,6 +52,7 @@ __all__ = [
     "TreeBlock",
     "adaboost_mm",
     "as_chain",
+    "binary_output",
     "certificate",
     "checkpointed",
     "closed_alpha",

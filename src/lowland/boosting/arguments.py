@@ -1,17 +1,16 @@
 """What modules are called with: which tensors belong to the examples, which are constants."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lowland.errors import UnsupportedModelError
 from lowland.training import map_tensors, tensors_in
 
-__all__ = ["Arguments", "find_difference", "replaced", "same"]
+__all__ = ["Arguments", "find_difference", "same"]
 
 PLAIN = (int, float, str, bytes, torch.dtype, torch.device, torch.Size, type(None))
 
@@ -144,25 +143,3 @@ def same(a: Any, b: Any, *, values: bool = True) -> bool:
         pairs = zip(a, b, strict=False)
         return len(a) == len(b) and all(same(x, y, values=values) for x, y in pairs)
     return type(a) is type(b)
-
-
-@contextmanager
-def replaced(module: nn.Module, function: Callable[..., Any]) -> Iterator[None]:
-    """Let a module compute something else in a block.
-
-    Args:
-        module: Any module; its hooks run as ever.
-        function: What stands for its forward pass.
-
-    Yields:
-        Nothing.
-    """
-    own = vars(module).get("forward")
-    module.forward = function
-    try:
-        yield
-    finally:
-        if own is None:
-            del module.forward
-        else:
-            module.forward = own

@@ -6,7 +6,6 @@ and the same with :func:`lowland.boosting.checkpointing.checkpointed`.
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from math import atanh
 from time import monotonic
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 from torch.optim import Optimizer
 
+from lowland.boosting.alphas import closed_alpha
 from lowland.boosting.checkpointing import Checkpointed, checkpointed
 from lowland.boosting.features import Features, read_features
 from lowland.boosting.fitted import wide
@@ -33,10 +33,6 @@ from lowland.training import (
 )
 
 __all__ = ["AdaBoostResult", "Checkpointed", "Vote", "VoteRound", "adaboost_mm", "checkpointed"]
-
-LARGEST_ALPHA = (
-    12.0  # as for the weights of depths; a vote without a mistake would count infinitely
-)
 
 
 @dataclass(frozen=True)
@@ -206,7 +202,7 @@ def adaboost_mm(
             status = result.status if result.status is not Status.FINISHED else Status.CONVERGED
             message = f"round {number} ended the run: edge {edge:.3g}, {result.message}"
             break
-        alpha = LARGEST_ALPHA if edge >= 1 else min(LARGEST_ALPHA, atanh(edge))
+        alpha = closed_alpha(edge)
         features.advance(Voted(voter, alpha))
         loss, error = measure_votes(features)
         voters.append(voter)

@@ -9,16 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lowland.boosting.arguments import Arguments, replaced
+from lowland.boosting.arguments import Arguments
 from lowland.boosting.part import Part, logits_of
 from lowland.boosting.probe import Places, hidden_of, plain_run
 from lowland.errors import UnsupportedModelError
 from lowland.training import tensors_in
+from lowland.training.forwards import replaced
 
-__all__ = ["Block", "Head", "Reach", "Run", "Stem", "find_reach"]
+__all__ = ["Block", "Bypass", "Head", "Reach", "Stem", "find_reach"]
 
 
-class Run:
+class Bypass:
     """How to run the parts of a model before and behind its blocks; no module, it owns none.
 
     Args:
@@ -46,7 +47,7 @@ class Run:
         self.given = given
         self.arguments = arguments
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Run":
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Bypass":
         """Copy the model, but neither its blocks nor its stem: the copy of a head needs none."""
         kept = (*self.blocks.values(), *self.places.stem.values())
         memo |= {id(module): module for module in kept}
@@ -146,7 +147,7 @@ class Stem(Part):
         reach: What the stem and the head depend on.
     """
 
-    def __init__(self, run: Run, reach: Reach):
+    def __init__(self, run: Bypass, reach: Reach):
         super().__init__("stem", run.places.stem, reach.stem)
         self.how = run
         self.carried = reach.carried
@@ -202,7 +203,7 @@ class Head(Part):
         reach: What the stem and the head depend on.
     """
 
-    def __init__(self, run: Run, reach: Reach):
+    def __init__(self, run: Bypass, reach: Reach):
         super().__init__("head", run.places.head, reach.head, is_head=True)
         self.how = run
         self.carried = reach.carried
@@ -242,7 +243,7 @@ def is_training(part: Part, model: nn.Module) -> bool:
 
 
 @torch.enable_grad()
-def find_reach(run: Run, values: Sequence[Tensor], hidden: Tensor) -> Reach:
+def find_reach(run: Bypass, values: Sequence[Tensor], hidden: Tensor) -> Reach:
     """Find what the stem and the head depend on, by the gradients that reach it.
 
     Args:

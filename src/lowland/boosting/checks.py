@@ -1,9 +1,10 @@
 """Refuse what cannot be boosted, and describe what decides the numbers of a run."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from hashlib import sha256
 from itertools import chain as joined
+from itertools import islice
 from math import isfinite
 from typing import Any
 
@@ -17,7 +18,16 @@ from lowland.boosting.local import Module
 from lowland.boosting.objectives import objective as known_objective
 from lowland.boosting.rounds import Data
 from lowland.boosting.stops import stop_rule
-from lowland.training import as_pair, autocast, device_of, isolated_rng, plain_items, rank_and_world
+from lowland.training import (
+    as_pair,
+    autocast,
+    check_batches,
+    check_not_empty,
+    device_of,
+    isolated_rng,
+    plain_items,
+    rank_and_world,
+)
 
 __all__ = ["check_model", "check_modules", "check_plan", "describe", "first_inputs"]
 
@@ -104,13 +114,18 @@ def check_numbers(plan: Plan, module_size: int, refine_epochs: int, edge_start: 
     for name, value in (("gamma_threshold", plan.gamma_threshold), ("edge_start", edge_start)):
         if not -1 < value < 1:
             raise ValueError(f"{name} must lie between -1 and 1; got {value}.")
-    for name, made in (("optimizer", plan.optimizer), ("rate_schedule", plan.rate_schedule)):
+    functions = [
+        ("optimizer", plan.optimizer, "the parameters; got a {}. Pass a lambda that makes it."),
+        (
+            "rate_schedule",
+            plan.rate_schedule,
+            "the optimizer; got a {}. Pass a lambda that makes it.",
+        ),
+        ("oracle", plan.oracle, "values, target, previous, alpha, block and head; got a {}."),
+    ]
+    for name, made, words in functions:
         if made is not None and not callable(made):
-            what = "the parameters" if name == "optimizer" else "the optimizer"
-            raise ValueError(
-                f"{name} must be a function of {what}; got a {type(made).__name__}. Pass a lambda "
-                "that makes it."
-            )
+            raise ValueError(f"{name} must be a function of " + words.format(type(made).__name__))
 
 
 def check_model(model: nn.Module) -> None:
@@ -170,15 +185,11 @@ def first_inputs(batches: Any) -> Any:
     Raises:
         ValueError: If there are none.
     """
-    if isinstance(batches, Iterator):
-        raise ValueError(
-            f"batches must be iterable more than once; got a {type(batches).__name__}, which ends "
-            "after one pass. Pass a list, a DataLoader or lowland.data.Batches."
-        )
+    check_batches(batches)
     with isolated_rng(0, "first", batches=batches):
-        for batch in batches:
-            return as_pair(batch)[0]
-    raise ValueError("batches must yield at least one batch; got none. Is the loader empty?")
+        first = [as_pair(batch)[0] for batch in islice(batches, 1)]
+    check_not_empty(len(first))
+    return first[0]
 
 
 def describe(plan: Plan, chain: Chain, data: Data, **others: Any) -> dict[str, Any]:

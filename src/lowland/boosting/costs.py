@@ -55,7 +55,8 @@ def check_target(output: Tensor, target: Tensor) -> None:
     if output.shape[1] < 2:
         raise ValueError(
             f"there must be at least two classes; got {output.shape[1]} output per example. For "
-            "one column of outputs in [-1, 1] with labels -1 and 1 call binary_output first."
+            "one column of outputs in [-1, 1] with labels -1 and 1 call "
+            "lowland.boosting.binary_output first."
         )
     if target.is_floating_point() or target.dtype == torch.bool:
         raise ValueError(f"target must hold integer classes; got {target.dtype}. Call .long().")
@@ -70,11 +71,11 @@ def check_target(output: Tensor, target: Tensor) -> None:
 
 def raw_margins(output: Tensor, target: Tensor) -> Tensor:
     """The margins, whatever the outputs are."""
-    o = wide(output.detach())
+    o = in_float64(output.detach())
     return o.gather(1, target.long()[:, None].to(o.device)) - o
 
 
-def wide(tensor: Tensor) -> Tensor:
+def in_float64(tensor: Tensor) -> Tensor:
     """Float64, for which a device without it hands the tensor to the CPU."""
     return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
 
@@ -111,7 +112,7 @@ def binary_output(
         raise ValueError(f"binary labels must be -1 or 1; got {target.unique().tolist()}.")
     if not (output.abs() <= 1).all():
         raise ValueError(f"binary outputs must lie in [-1, 1]; got {output}. Clip or tanh them.")
-    o = wide(output)
+    o = in_float64(output)
     return torch.stack([(1 - o) / 2, (1 + o) / 2], 1), (target.long() + 1) // 2
 
 
@@ -124,7 +125,7 @@ def example_weights(weights: Tensor | None, like: Tensor) -> Tensor:
             f"weights must hold one number per example, shape ({len(like)},); got "
             f"{tuple(weights.shape)}."
         )
-    w = wide(weights.detach()).to(like.device)
+    w = in_float64(weights.detach()).to(like.device)
     if not (w.isfinite() & (w >= 0)).all():
         raise ValueError(f"weights must be finite and not negative; got {weights}.")
     return w

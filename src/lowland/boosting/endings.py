@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from lowland.boosting.feature_set import Features
-from lowland.boosting.fitting import sum_of_all
 from lowland.boosting.heads import warm_start
 from lowland.boosting.identity import zero_start
 from lowland.boosting.local import evaluated
 from lowland.boosting.part import Part, logits_of, unharmed
 from lowland.params import call
+from lowland.training.together import sum_of_all
 
 __all__ = ["put_back", "take_out"]
 

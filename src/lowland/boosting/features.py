@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from lowland.boosting.cached import Builder, CachedFeatures
 from lowland.boosting.feature_set import Features
-from lowland.boosting.reading import Fingerprints, check_batches, check_labels, one_pass
+from lowland.boosting.reading import Fingerprints, check_labels, one_pass
 from lowland.boosting.recomputed import RecomputedFeatures
 from lowland.boosting.storage import PLACES
 from lowland.errors import FallbackWarning, NoEffectWarning
-from lowland.training import as_pair, kept_mode, to_device
+from lowland.training import as_pair, check_batches, kept_mode, to_device
 from lowland.training.memory import free_bytes, free_disk
 
 __all__ = ["Features", "read_features"]
@@ -96,7 +96,7 @@ def read_features(
     if len(again.shapes) > 1 and place != "recompute":
         place, reason = "recompute", "examples differ in shape from batch to batch"
         warn(f"features are recomputed for every batch, as {reason}. Pad all to one length.")
-    plan = Plan(batches, values_of, device, seed, place, DTYPES[dtype], folder, again)
+    plan = Reading(batches, values_of, device, seed, place, DTYPES[dtype], folder, again)
     seen, features = read(plan, 1)
     is_random = not seen.has_same_examples(again)
     is_stable = seen.has_same_order(again)
@@ -125,7 +125,7 @@ def read_features(
 
 
 @dataclass(frozen=True)
-class Plan:
+class Reading:
     """What is read, where it goes, and what a pass looks like."""
 
     batches: Any
@@ -139,7 +139,7 @@ class Plan:
 
 
 @torch.no_grad()
-def read(plan: Plan, views: int) -> tuple[Fingerprints, CachedFeatures | None]:
+def read(plan: Reading, views: int) -> tuple[Fingerprints, CachedFeatures | None]:
     """Read some passes; keep them if that was planned and they have the length that was."""
     count, chunk = plan.before.count, min(plan.before.largest, LARGEST_CHUNK)
     features = CachedFeatures(

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from lowland.boosting.trees import Tree, apply_tree, grow_tree
+from lowland.training.floats import wide_type
 
 __all__ = ["FittedBlock", "RandomFeatures", "TreeBlock", "shares", "wide"]
 
@@ -281,8 +282,7 @@ def wide(value: Any) -> Any:
     if isinstance(value, Tensor) and not value.is_floating_point():
         return value
     tensor = value if isinstance(value, Tensor) else next(value.parameters(), None)
-    has_float64 = tensor is None or tensor.device.type != "mps"
-    return value.to(torch.float64 if has_float64 else torch.float32)
+    return value.to(torch.float64 if tensor is None else wide_type(tensor.device))
 
 
 def shares(

@@ -8,11 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch import distributed as dist
 from torch.optim import Optimizer
 
 from lowland.boosting.feature_set import Features
-from lowland.boosting.generalization import project_l1_
+from lowland.boosting.generalization import l1_norms, project_model_l1_
 from lowland.boosting.gradient_free import fit_head, fitted_block, functional_gradient
 from lowland.boosting.local import Local, Module, evaluated, local_loss
 from lowland.results import Status
@@ -26,6 +25,7 @@ from lowland.training import (
     recalibrate,
     train,
 )
+from lowland.training.together import sum_of_all
 
 __all__ = [
     "Plan",
@@ -35,7 +35,6 @@ __all__ = [
     "is_fitted",
     "joint_optimizer",
     "share",
-    "sum_of_all",
     "train_local",
 ]
 
@@ -109,6 +108,8 @@ def joint_optimizer(
     make: Callable[..., Optimizer], model: nn.Module, radius: float | None = None
 ) -> Callable[..., Optimizer]:
     """Let an optimizer use the mean gradient of all processes, and keep weights small."""
+    if radius is not None:
+        l1_norms(model)  # refuses weights that cannot be held
 
     def optimizer(params: list[nn.Parameter]) -> Optimizer:
         made = make(params)
@@ -116,7 +117,8 @@ def joint_optimizer(
             made.register_step_pre_hook(lambda *_: average_gradients(params))
             setattr(made, "shares_gradients", True)  # noqa: B010, for the learning curve
         if radius is not None:
-            made.register_step_post_hook(partial(keep_small, model, radius))
+            hold = partial(project_model_l1_, model, radius)
+            made.register_step_post_hook(lambda *_: hold())
         return made
 
     return optimizer
@@ -199,14 +201,6 @@ def check_equal_batches(batches: Any) -> None:
         )
 
 
-def sum_of_all(numbers: list[float]) -> list[float]:
-    """Add up numbers over all processes, wherever these exchange tensors."""
-    if rank_and_world()[1] == 1:
-        return numbers
-    device = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
-    return all_sum(torch.tensor(numbers, dtype=torch.float64), device).tolist()
-
-
 @torch.no_grad()
 def share(module: nn.Module) -> None:
     """Give all processes the weights of the first."""
@@ -216,11 +210,3 @@ def share(module: nn.Module) -> None:
     for tensor in [*module.parameters(), *module.buffers()]:
         value = tensor.to(torch.uint8) if tensor.dtype == torch.bool else tensor
         tensor.copy_(all_sum(value if rank == 0 else torch.zeros_like(value)))
-
-
-@torch.no_grad()
-def keep_small(module: nn.Module, radius: float, *_: Any) -> None:
-    """Project the incoming weights of every unit to the l1 ball."""
-    for parameter in module.parameters():
-        if parameter.requires_grad and parameter.ndim >= 2:
-            project_l1_(parameter, radius)

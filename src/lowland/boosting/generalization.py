@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lowland.errors import UnsupportedModelError
+from lowland.training.floats import raised
 
 __all__ = [
     "GeneralizationBound",
@@ -167,7 +168,7 @@ def project_l1_(weight: Float[Tensor, "units ..."], radius: float) -> Float[Tens
     rows = weight.flatten(1)
     outside = rows.abs().sum(1) > radius
     # Sorted, the sizes stay positive after subtracting what the ball asks of the first k.
-    size = rows.abs().to(torch.promote_types(rows.dtype, torch.float32))
+    size = raised(rows.abs())
     ordered = size.sort(1, descending=True).values
     count = torch.arange(1, rows.shape[1] + 1, device=rows.device)
     cut = (ordered.cumsum(1) - radius) / count

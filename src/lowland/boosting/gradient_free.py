@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from lowland.boosting.fitted import FittedBlock, RandomFeatures, TreeBlock, shares, wide
+from lowland.boosting.probe import hidden_of
 from lowland.params import call_at, trainable
 from lowland.training import kept_mode
 
@@ -84,7 +85,7 @@ def functional_gradient(
             step.fill_(1)
         fitted.fit(values[0], direction, **({} if weights is None else {"weights": weights}))
         if step is not None:
-            change = hidden_of(block(*values)).to(hidden.dtype) - hidden
+            change = hidden_of(block(*values), type(fitted).__name__).to(hidden.dtype) - hidden
 
             def loss(size: float) -> float:
                 output = fixed(hidden + size * change, *sides)
@@ -93,11 +94,6 @@ def functional_gradient(
             step.fill_(getattr(fitted, "shrinkage", 1.0) * best_step(loss, hidden, change))
         moved = block(*values)
     fit_head(head, moved if isinstance(moved, tuple) else (moved,), target, weights=weights)
-
-
-def hidden_of(values: Any) -> Tensor:
-    """Hidden values of what a block or a part returned."""
-    return values[0] if isinstance(values, tuple) else values
 
 
 def best_step(loss: Callable[[float], float], hidden: Tensor, change: Tensor) -> float:

@@ -33,7 +33,7 @@ def make_identity(part: Part, values: Sequence[Tensor]) -> bool:
             weight.zero_()
     if is_identity(part, values):
         return True
-    put_back(before)
+    restore(before)
     return False
 
 
@@ -61,7 +61,7 @@ def zero_start(part: Part, values: Sequence[Tensor]) -> bool:
     if not make_identity(part, values):
         return False
     for own in before.values():
-        put_back(own)
+        restore(own)
         if own and not is_identity(part, values):
             with torch.no_grad():
                 for weight, _ in own:
@@ -94,7 +94,7 @@ def copy_previous(part: Part, previous: Part) -> bool:
     return True
 
 
-def put_back(before: Sequence[tuple[nn.Parameter, Tensor]]) -> None:
+def restore(before: Sequence[tuple[nn.Parameter, Tensor]]) -> None:
     """Give weights their values back."""
     with torch.no_grad():
         for weight, value in before:

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from lowland.boosting.objectives import objective, transport
 from lowland.boosting.part import Part
-from lowland.boosting.statistics import Chunk
+from lowland.boosting.statistics import Outputs
 from lowland.training import as_pair, kept_mode
+from lowland.training.floats import wide_type
 
 __all__ = ["Local", "Module", "evaluated", "hypothesis", "local_loss"]
 
@@ -120,7 +121,7 @@ def local_loss(name: str, tau: float | None) -> Callable[[Any, Any], Tensor]:
 
 def hypothesis(
     features: Any, module: nn.Module, head: nn.Module, previous: nn.Module | None
-) -> Callable[[], Iterable[Chunk]]:
+) -> Callable[[], Iterable[Outputs]]:
     """Give the outputs of a round on a training set, as often as they are asked for.
 
     They are kept where they are small, else computed anew in every pass.
@@ -135,14 +136,14 @@ def hypothesis(
         Function that gives chunks for :func:`lowland.boosting.statistics.measure`.
     """
 
-    def compute() -> Iterator[Chunk]:
+    def compute() -> Iterator[Outputs]:
         for values, target, weights in features.chunks():
             with evaluated(module, head, previous):
                 before = None if previous is None else simplex(previous(*values))
                 found = simplex(head(*module(*values)))
             yield found, before, target, weights
 
-    kept: list[Chunk] = []
+    kept: list[Outputs] = []
     for chunk in compute():
         kept.append(chunk)
         if chunk[0].shape[1] * features.count * 16 > SMALL:
@@ -152,8 +153,7 @@ def hypothesis(
 
 def simplex(logits: Tensor) -> Tensor:
     """The bounded outputs that the theory is about, in float64 where there is one."""
-    wide = torch.float32 if logits.device.type == "mps" else torch.float64
-    return logits.to(wide).softmax(1)
+    return logits.to(wide_type(logits.device)).softmax(1)
 
 
 @contextmanager

@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from math import exp
 
-import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+
+from lowland.training.floats import raised
 
 __all__ = [
     "OBJECTIVES",
@@ -101,7 +102,7 @@ def released_losses(
         Huang et al., ICML 2018, released code (JordanAsh/boostresnet).
     """
     check(logits, target, weights)
-    over_batch = entropies(single(logits).softmax(0), target)
+    over_batch = entropies(raised(logits).softmax(0), target)
     return weighted(over_batch, weights).mean().exp().expand(len(target))
 
 
@@ -148,17 +149,12 @@ def transport(change: Float[Tensor, "batch ..."], tau: float) -> Float[Tensor, "
     """
     if not tau > 0:
         raise ValueError(f"tau must be positive; got {tau}. Leave transport out for none.")
-    return single(change).flatten(1).square().sum(1) / (2 * tau)
+    return raised(change).flatten(1).square().sum(1) / (2 * tau)
 
 
 def entropies(logits: Tensor, target: Tensor) -> Tensor:
     """Cross-entropy of each example."""
-    return cross_entropy(single(logits), target.long(), reduction="none")
-
-
-def single(tensor: Tensor) -> Tensor:
-    """Raise half types to float32, in which exponentials fit."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+    return cross_entropy(raised(logits), target.long(), reduction="none")
 
 
 def weighted(losses: Tensor, weights: Tensor | None) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lowland.errors import UnsupportedModelError
-from lowland.training import isolated_rng, kept_buffers, kept_mode
+from lowland.training import isolated_rng, kept_buffers, kept_mode, plain_attention
 
 __all__ = ["Cut", "InOrder", "Part", "Wrapped", "has_weights", "logits_of", "unharmed"]
 
@@ -173,11 +173,12 @@ def unharmed(model: nn.Module) -> Iterator[None]:
     Yields:
         Nothing.
     """
-    fast = torch.backends.mha.get_fastpath_enabled()
-    with kept_mode(model), kept_buffers(model.modules()), isolated_rng(0, "chain"), torch.no_grad():
+    with (
+        kept_mode(model),
+        kept_buffers(model.modules()),
+        isolated_rng(0, "chain"),
+        torch.no_grad(),
+        plain_attention(),
+    ):
         model.eval()
-        torch.backends.mha.set_fastpath_enabled(False)  # its last digits are different
-        try:
-            yield
-        finally:
-            torch.backends.mha.set_fastpath_enabled(fast)
+        yield

@@ -13,9 +13,10 @@ from torch.nn.modules.module import (
     register_module_forward_pre_hook,
 )
 
-from lowland.boosting.arguments import find_difference, replaced
+from lowland.boosting.arguments import find_difference
 from lowland.errors import UnsupportedModelError
-from lowland.training import map_tensors, tensors_in
+from lowland.training import map_tensors, plain_attention, tensors_in
+from lowland.training.forwards import replaced
 
 __all__ = ["Places", "Probe", "hidden_of", "plain_run", "sort_modules", "watch_blocks"]
 
@@ -243,21 +244,18 @@ def plain_run(model: nn.Module) -> Iterator[None]:
     """Let a model run in a block without caches of keys, and without fused attention layers.
 
     Args:
-        model: Any module; caches hold what earlier calls left, fused layers have other last
-            digits and, for padded examples, tensors that are no arrays.
+        model: Any module; caches hold what earlier calls left.
 
     Yields:
         Nothing.
     """
-    fast = torch.backends.mha.get_fastpath_enabled()
     config: Any = getattr(model, "config", None)
     uses = getattr(config, "use_cache", None)
-    torch.backends.mha.set_fastpath_enabled(False)
     if uses:
         config.use_cache = False
     try:
-        yield
+        with plain_attention():
+            yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
         if uses:
             config.use_cache = uses

@@ -1,6 +1,6 @@
 """Passes over a user's batches that repeat, and what two of them tell about the data."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -205,23 +205,3 @@ def check_labels(target: Any, classes: int | None = None) -> None:
 def is_integer(target: Tensor) -> bool:
     """Tell whether a tensor holds whole numbers."""
     return not (target.is_floating_point() or target.is_complex() or target.dtype == torch.bool)
-
-
-def check_batches(batches: Any) -> None:
-    """Refuse what cannot be read more than once.
-
-    Args:
-        batches: The user's.
-
-    Raises:
-        ValueError: If they end after one pass, or are no batches.
-    """
-    if isinstance(batches, Iterator):
-        raise ValueError(
-            f"batches must be iterable more than once; got a {type(batches).__name__}, which ends "
-            "after one pass. Pass a list, a DataLoader or lowland.data.Batches."
-        )
-    if not isinstance(batches, Iterable) and not hasattr(batches, "__getitem__"):
-        raise ValueError(
-            f"batches must be an iterable of (inputs, target); got a {type(batches).__name__}."
-        )

@@ -22,9 +22,9 @@ from lowland.boosting.costs import (
 )
 from lowland.training import all_sum
 
-__all__ = ["Chunk", "Statistics", "Summary", "measure"]
+__all__ = ["Outputs", "Statistics", "Summary", "measure"]
 
-Chunk = tuple[Tensor, Tensor | None, Tensor, Tensor | None]
+Outputs = tuple[Tensor, Tensor | None, Tensor, Tensor | None]
 PIECE = 2**22  # pairs looked at together: 32 MiB for each intermediate result
 EDGES = torch.linspace(-1, 1, BINS + 1, dtype=torch.float64)
 
@@ -156,7 +156,7 @@ class Statistics:
         )
 
 
-def pieces(chunk: Chunk) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+def pieces(chunk: Outputs) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Cut a chunk small; give margins, those of the last hypothesis, label and weights."""
     output, previous, target, weights = chunk
     check_target(output, target)
@@ -182,7 +182,7 @@ def check_alpha(alpha: float, name: str) -> None:
 
 @torch.no_grad()
 def measure(
-    chunks: Callable[[], Iterable[Chunk]],
+    chunks: Callable[[], Iterable[Outputs]],
     *,
     alpha_previous: float = 0.0,
     edge_previous: float = 0.0,
@@ -293,7 +293,7 @@ def loss_sums(
 
 
 def totals(
-    chunks: Callable[[], Iterable[Chunk]],
+    chunks: Callable[[], Iterable[Outputs]],
     found: Summary,
     size: int,
     terms: Callable[[Tensor, Tensor, Tensor, Tensor], list[Tensor]],

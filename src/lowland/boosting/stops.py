@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from lowland.boosting.fitting import sum_of_all
 from lowland.training import rank_and_world
+from lowland.training.together import sum_of_all
 
 __all__ = ["STOPS", "needs_certificate", "stop_rule"]
 

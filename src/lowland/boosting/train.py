@@ -16,6 +16,7 @@ from lowland.boosting.checks import check_model, check_modules, check_plan, desc
 from lowland.boosting.feature_set import Features
 from lowland.boosting.features import read_features
 from lowland.boosting.fitting import Plan, check_equal_batches, share
+from lowland.boosting.generalization import l1_norms
 from lowland.boosting.local import Module, evaluated
 from lowland.boosting.refine import refine
 from lowland.boosting.result import BoostResult
@@ -33,6 +34,8 @@ from lowland.training import (
     open_progress,
     to_device,
 )
+from lowland.training.floats import wide_type
+from lowland.training.together import check_given, fail_together
 
 __all__ = ["train_boosted"]
 
@@ -118,7 +121,7 @@ def train_boosted(
             features, for the epochs of one; needs the memory of all.
         transport: Step size tau of a penalty on what a block adds to its input, or None.
         l1: Bound on the l1 norm of every unit's incoming weights, or None; what the
-            generalization bound assumes.
+            generalization bound assumes. It holds the weights that :func:`l1_norms` names.
         oracle: ``oracle(values, target, previous, alpha, block, head)`` fits block and head in
             place, instead of gradients; blocks with ``fit`` need none.
         recalibrate: Take batch-norm statistics anew before a block is frozen.
@@ -153,7 +156,7 @@ def train_boosted(
 
     Raises:
         ValueError: If an argument is not what it must be, or labels are not classes.
-        UnsupportedModelError: If the model is no chain.
+        UnsupportedModelError: If the model is no chain, or ``l1`` cannot hold its weights.
         FloatingPointError: If inputs are not finite.
 
     Source:
@@ -164,36 +167,45 @@ def train_boosted(
         optimizer or adam, rate_schedule, batch_size, transport, l1, oracle,
         recalibrate, precision, seed, save_every, log,
     )  # fmt: skip
-    check_plan(
-        plan, init=init, schedule=schedule, head=head, module_size=module_size,
-        refine_epochs=refine_epochs, edge_start=edge_start, validation=validation_batches, out=out,
-    )  # fmt: skip
-    if device is not None:
-        model.to(choose_device(device))
-    check_model(model)
-    with kept_flags(model), open_progress(progress) as display:
-        inputs = to_device(first_inputs(batches), device_of(model))
-        chain = own_chain(model, chain, inputs)
-        modules = [
-            Module(chain.parts[start : start + module_size])
-            for start in range(0, len(chain.parts), module_size)
-        ]
-        check_modules(modules, schedule, oracle)
-        classes = count_classes(chain, inputs)
-        read = partial(
-            read_features, values_of=chain.values, device=device_of(model), parts=chain.parts,
-            classes=classes, cache=cache, dtype=cache_dtype, folder=cache_folder, seed=seed,
+    with fail_together():
+        check_plan(
+            plan, init=init, schedule=schedule, head=head, module_size=module_size,
+            refine_epochs=refine_epochs, edge_start=edge_start, validation=validation_batches,
+            out=out,
         )  # fmt: skip
-        train_set = read(batches, views=views, sample_weights=sample_weights)
+        if device is not None:
+            model.to(choose_device(device))
+        check_model(model)
+        if l1 is not None:
+            l1_norms(model)  # refuses weights that cannot be held
+    check_given(
+        evaluation_batches=evaluation_batches, validation_batches=validation_batches,
+        test_batches=test_batches, sample_weights=sample_weights,
+    )  # fmt: skip
+    with kept_flags(model), open_progress(progress) as display:
+        with fail_together():
+            inputs = to_device(first_inputs(batches), device_of(model))
+            chain = own_chain(model, chain, inputs)
+            modules = [
+                Module(chain.parts[start : start + module_size])
+                for start in range(0, len(chain.parts), module_size)
+            ]
+            check_modules(modules, schedule, oracle)
+            classes = count_classes(chain, inputs)
+            read = partial(
+                read_features, values_of=chain.values, device=device_of(model), parts=chain.parts,
+                classes=classes, cache=cache, dtype=cache_dtype, folder=cache_folder, seed=seed,
+            )  # fmt: skip
+            train_set = read(batches, views=views, sample_weights=sample_weights)
+            data = Data(
+                train_set,
+                train_set
+                if evaluation_batches is None
+                else read(evaluation_batches, sample_weights=sample_weights),
+                None if validation_batches is None else read(validation_batches),
+                None if test_batches is None else read(test_batches),
+            )
         with_mean_one(train_set)
-        data = Data(
-            train_set,
-            train_set
-            if evaluation_batches is None
-            else read(evaluation_batches, sample_weights=sample_weights),
-            None if validation_batches is None else read(validation_batches),
-            None if test_batches is None else read(test_batches),
-        )
         cached = train_set.describe()
         logger.info(cached)
         settings = describe(
@@ -259,8 +271,7 @@ def count_classes(chain: Chain, inputs: Any) -> int:
 def with_mean_one(data: Features) -> None:
     """Scale example weights so that they change the mean loss, not the size of the steps."""
     if data.weights is not None:
-        kind = torch.float32 if data.device.type == "mps" else torch.float64
-        weights = data.weights.to(kind)
+        weights = data.weights.to(wide_type(data.device))
         total, count = all_sum(torch.stack([weights.sum(), weights.new_tensor(len(weights))]))
         data.weights = weights * (count / total)
 

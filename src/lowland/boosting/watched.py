@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lowland.boosting.arguments import Arguments
-from lowland.boosting.bypass import Block, Head, Run, Stem, find_reach
+from lowland.boosting.bypass import Block, Bypass, Head, Stem, find_reach
 from lowland.boosting.part import Cut, unharmed
 from lowland.boosting.probe import plain_run, sort_modules, watch_blocks
 from lowland.boosting.resnets import stage_blocks
@@ -143,7 +143,8 @@ def cut_at(model: nn.Module, inputs: Any, names: Sequence[str], count: int) -> C
     other = watch_blocks(model, longer, blocks)
     slots = slots_of(follow_batch(probe.first, other.first, count, names[0]))
     arguments = Arguments.seen(probe.first, slots)
-    run = Run(model, blocks, probe.widths, sort_modules(model, blocks, probe), given, arguments)
+    places = sort_modules(model, blocks, probe)
+    run = Bypass(model, blocks, probe.widths, places, given, arguments)
     reach = find_reach(run, values, probe.last)
     return Cut(
         enter=lambda inputs: given.read(as_call(inputs), "the model"),

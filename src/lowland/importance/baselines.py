@@ -12,6 +12,7 @@ from lowland.importance.rows import Rows, count_rows, join, select
 from lowland.importance.state import set_state, settings_of, state_of
 from lowland.training import checked_losses, generator
 from lowland.training.evaluate import LossFn
+from lowland.training.floats import raised
 
 __all__ = ["RandomSubset", "UniformSampling", "check_presample", "weighted_loss"]
 
@@ -43,8 +44,8 @@ def weighted_loss(
             "loss must be called with the output for the batch that the sampling has just given; "
             f"it gave {given}, got {len(losses)} losses. Iterate over sampling(batches)."
         )
-    wide = torch.promote_types(losses.dtype, torch.float32)
-    return (weight.to(losses.device, wide) * losses).mean(), losses.detach()
+    wide = raised(losses)
+    return (weight.to(wide) * wide).mean(), losses.detach()
 
 
 class UniformSampling:

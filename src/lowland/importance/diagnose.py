@@ -16,7 +16,7 @@ from lowland.importance.rows import Rows, count_rows, take_apart
 from lowland.importance.scorer import Scorer
 from lowland.importance.variance import batch_multiplier, equivalent_batch, second_moment_ratio
 from lowland.results import environment, plain, write_bytes
-from lowland.training import generator, isolated_rng, to_device
+from lowland.training import check_not_empty, generator, isolated_rng, to_device
 
 __all__ = ["Diagnosis", "Ranking", "diagnose", "rank_examples"]
 
@@ -202,8 +202,7 @@ def rank_examples(
         for batch in batches:
             inputs, target = take_apart(to_device(batch, scorer.device))
             parts.append(scorer.pool(inputs, target, count_rows((inputs, target))).cpu())
-    if not parts:
-        raise ValueError("batches must yield at least one batch; got none. Is it empty?")
+    check_not_empty(len(parts))
     scores = torch.cat(parts)
     name = score if isinstance(score, str) else getattr(score, "__name__", "score")
     return Ranking(scores, scores.argsort(descending=True, stable=True), name)

@@ -1,6 +1,7 @@
 """Batches drawn from a scored pool."""
 
 from collections.abc import Callable
+from math import isfinite
 from typing import Any
 
 from jaxtyping import Float
@@ -9,7 +10,7 @@ from torch import Generator, Tensor
 from lowland.importance.chosen import Chosen
 from lowland.importance.resample import check_options, draw, focus, merge
 from lowland.importance.rows import select
-from lowland.training import generator, rank_and_world
+from lowland.training import generator, rank_and_world, seed_from
 
 __all__ = ["Drawer"]
 
@@ -43,6 +44,9 @@ class Drawer:
         check_options(scheme, mixing)
         if not isinstance(amortize, int) or amortize < 1:
             raise ValueError(f"amortize must be at least 1 batch per pool; got {amortize!r}.")
+        if isinstance(weight_power, str) or not isfinite(weight_power):
+            raise ValueError(f"weight_power must be a finite number; got {weight_power!r}.")
+        seed_from(seed)  # refuses what is none
         self.scheme, self.mixing, self.amortize = scheme, mixing, amortize
         self.merge_duplicates, self.weight_power = merge_duplicates, weight_power
         self.on_sample, self.seed = on_sample, seed

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from lowland.importance.sampling import ImportanceSampling
 from lowland.results import Status, plain, write_json
 from lowland.training import TrainResult, choose_device, length_of, train
+from lowland.training.together import check_shares
 
 __all__ = ["ImportanceResult", "train_with_importance"]
 
@@ -181,6 +182,7 @@ def train_with_importance(
     Source:
         Katharopoulos & Fleuret, ICML 2018, Algorithm 1.
     """
+    check_shares(batches=batches)
     if epochs is not None and steps is None:
         steps, epochs = steps_of(epochs, batches), None
     if sampling is not None:
@@ -248,8 +250,6 @@ def steps_of(epochs: int, batches: Any) -> int:
     count = length_of(batches)
     if count is None:
         raise ValueError("epochs needs batches with a length; these have none. Give steps instead.")
-    if not count:
-        raise ValueError("batches must yield at least one batch; got none. Is the loader empty?")
     return int(epochs) * count
 
 

@@ -11,9 +11,9 @@ from torch.func import grad, vmap
 
 from lowland.errors import FallbackWarning, UnsupportedModelError
 from lowland.importance.rows import count_rows, select
-from lowland.importance.softmax import wide
 from lowland.params import call, call_at, trainable
 from lowland.training import checked_losses, kept_mode, map_tensors
+from lowland.training.floats import raised
 
 __all__ = ["gradient_norms", "last_layer_scores"]
 
@@ -92,7 +92,7 @@ def gradient_norms(
 
 def norm_of_parts(parts: Iterable[Tensor]) -> Float[Tensor, ""]:
     """Norm of a vector given in parts."""
-    return torch.stack([wide(part.detach()).square().sum() for part in parts]).sum().sqrt()
+    return torch.stack([raised(part.detach()).square().sum() for part in parts]).sum().sqrt()
 
 
 def one_norm(
@@ -129,7 +129,7 @@ def last_layer_scores(
     Source:
         Ours.
     """
-    delta, h = wide(delta.detach()), wide(features.detach())
+    delta, h = raised(delta.detach()), raised(features.detach())
     if delta.ndim == 2:
         return delta.norm(dim=1) * (h.square().sum(1) + float(bias)).sqrt()
     if delta.ndim != 3:

@@ -11,7 +11,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from lowland.errors import FallbackWarning
 from lowland.training import kept_mode, norm_layers
 
-__all__ = ["BATCH_NORMS", "Modes"]
+__all__ = ["BATCH_NORMS", "Modes", "random_layers"]
 
 BATCH_NORMS = ("eval_score", "frozen", "pool")
 COUPLED = (
@@ -132,13 +132,35 @@ class Modes:
             layer.momentum = 0.0 if chosen else momentum  # type: ignore[assignment]
 
 
+def random_layers(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
+    """Find what drops numbers or whole branches at random, in the mode that a model is in.
+
+    Args:
+        model: Any module.
+
+    Returns:
+        Layers and kinds, ``"dropout"`` or ``"stochastic depth"``, by name. Functions that a
+        forward pass calls are not seen.
+
+    Source:
+        Ours; ``DropPath`` is the name in timm and transformers, ``StochasticDepth`` in torchvision.
+    """
+    found = {}
+    for name, layer in model.named_modules():
+        skips = type(layer).__name__.endswith(("DropPath", "StochasticDepth"))
+        if skips or isinstance(layer, _DropoutNd | nn.RNNBase | nn.MultiheadAttention):
+            rates = [getattr(layer, rate, None) for rate in ("p", "drop_prob", "dropout")]
+            if layer.training and any(rates):
+                found[name] = layer, "stochastic depth" if skips else "dropout"
+    return found
+
+
 def other_modes(model: nn.Module, batch_norm: str) -> str:
     """Say that scores come from another mode than gradients, if they do."""
     kinds = []
     if batch_norm == "eval_score" and any(m.training for m in norm_layers(model).values()):
         kinds.append("batch norm, whose statistics chosen rows shift (see batch_norm=)")
-    if any(isinstance(m, _DropoutNd) and m.training and m.p > 0 for m in model.modules()):
-        kinds.append("dropout")
+    kinds += sorted({kind for _, kind in random_layers(model).values()})
     if not kinds:
         return ""
     return (

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lowland.importance.softmax import wide
+from lowland.training.floats import raised
 
 __all__ = [
     "binary_cross_entropy_scores",
@@ -74,7 +74,7 @@ def sigmoid_squared_error_scores(
     Source:
         Katharopoulos & Fleuret, ICML 2018, Section 3.2 (v3, Eq. 20), for this loss.
     """
-    s = wide(logits).sigmoid()
+    s = raised(logits).sigmoid()
     return norm_of(2 * residual(s, target) * s * (1 - s), reduction)
 
 
@@ -105,7 +105,7 @@ def binary_cross_entropy_scores(
     Source:
         Katharopoulos & Fleuret, ICML 2018, Section 3.2 (v3, Eq. 20), for this loss.
     """
-    z, y = wide(logits), wide(target)
+    z, y = raised(logits), raised(target)
     residual(z, y)
     u = 1.0 if pos_weight is None else pos_weight.to(z.dtype)
     delta = z.sigmoid() * (1 - y) - u * y * (-z).sigmoid()  # the same, without cancellation
@@ -203,4 +203,4 @@ def residual(output: Tensor, target: Tensor) -> Tensor:
             f"output and target must have one shape; got {tuple(output.shape)} and "
             f"{tuple(target.shape)}, which would broadcast."
         )
-    return wide(output) - wide(target)
+    return raised(output) - raised(target)

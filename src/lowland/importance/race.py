@@ -18,6 +18,7 @@ from lowland.results import Status
 from lowland.training import (
     as_pair,
     autocast,
+    check_not_empty,
     device_of,
     evaluate,
     isolated_rng,
@@ -347,12 +348,11 @@ def endless(sampling: Any, batches: Any) -> Generator[Any]:
     while True:
         if hasattr(batches, "set_epoch"):
             batches.set_epoch(epoch)
-        empty = True
+        read = 0
         for batch in sampling(batches):
-            empty = False
+            read += 1
             yield batch
-        if empty:
-            raise ValueError("batches must yield at least one batch; got none. Is it empty?")
+        check_not_empty(read)
         epoch += 1
 
 

@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
+from lowland.training.floats import wide_type
+
 __all__ = ["check_options", "draw", "focus", "merge"]
 
 SCHEMES = ("systematic", "multinomial", "residual")
@@ -52,7 +54,7 @@ def draw(
     if generator is None:
         generator = Generator()
         generator.seed()
-    p = scores.detach().to(torch.float32 if scores.device.type == "mps" else torch.float64)
+    p = scores.detach().to(wide_type(scores.device))
     p = p / p.max()  # the sum of very large scores has no number
     p = p / p.sum()
     if mixing:
@@ -169,4 +171,5 @@ def focus(
     if power == 1:
         return weight
     powered = weight**power
-    return powered * ((weight * score).sum() / (powered * score).sum())
+    total = (powered * score).sum()  # 0 where only uniform probability chose
+    return torch.where(total > 0, powered * ((weight * score).sum() / total), weight)

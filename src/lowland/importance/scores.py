@@ -17,8 +17,9 @@ from lowland.importance.pointwise import (
     smooth_l1_scores,
     squared_error_scores,
 )
-from lowland.importance.softmax import cross_entropy_scores, token_scores, wide
+from lowland.importance.softmax import cross_entropy_scores, token_scores
 from lowland.training import checked_losses, map_tensors, tensors_in
+from lowland.training.floats import raised
 
 __all__ = ["head_gradient_scores", "head_gradients", "row_losses", "scores"]
 
@@ -209,7 +210,9 @@ def row_losses(
         Losses, with their graph.
 
     Raises:
-        ValueError: If there is not one loss per example, or the output does not suit the loss.
+        ValueError: If there is not one loss per example, or output or classes do not suit the loss.
+        IndexError: From the loss, if neither is the reason.
+        RuntimeError: Likewise.
 
     Source:
         Ours.
@@ -219,7 +222,12 @@ def row_losses(
         output = logits if isinstance(logits, Tensor) else output
     if isinstance(output, Tensor):
         check_column(loss_fn, output, target)
-        return checked_losses(loss_fn, output, target)
+        try:
+            return checked_losses(loss_fn, output, target)
+        except (IndexError, RuntimeError):
+            if isinstance(loss_fn, nn.CrossEntropyLoss | TokenCrossEntropy):
+                scores(loss_fn, output, target)  # says it in words if it is the targets
+            raise
     try:
         return checked_losses(loss_fn, output, target)
     except TypeError as error:
@@ -247,4 +255,4 @@ def leaf(tensor: Tensor) -> Tensor:
     """Cut a tensor from its graph, and make it the start of a new one."""
     if not tensor.is_floating_point():
         return tensor.detach()
-    return wide(tensor.detach()).requires_grad_()
+    return raised(tensor.detach()).requires_grad_()

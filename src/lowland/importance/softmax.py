@@ -5,6 +5,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
+from lowland.training.floats import raised
+
 __all__ = ["cross_entropy_scores", "focal_scores", "token_scores"]
 
 # Numbers that a piece of a large batch of logits may have, so that little memory is added.
@@ -71,9 +73,10 @@ def softmax_distance(
     ignore_index: int,
 ) -> Tensor:
     """The scores of a piece."""
-    z, classes = wide(logits), logits.shape[1]
+    z, classes = raised(logits), logits.shape[1]
     if target.is_floating_point():
-        return shifted_distance(z, wide(target), weight, label_smoothing)
+        return shifted_distance(z, raised(target), weight, label_smoothing)
+    target = target.long()  # torch's loss takes bytes too
     is_kept = target != ignore_index
     label = target.clamp(0, classes - 1).unsqueeze(1)
     if label_smoothing:
@@ -220,13 +223,8 @@ def focal_scores(
         Lin et al., ICCV 2017, for the loss.
     """
     plain = cross_entropy_scores(logits, target)
-    z = wide(logits)
+    z = raised(logits)
     log_p = -cross_entropy(z, target, reduction="none")
     miss = -torch.expm1(log_p)
     slope = gamma * log_p.exp() * miss.clamp(min=torch.finfo(z.dtype).tiny) ** (gamma - 1) * log_p
     return (miss**gamma - slope).abs() * plain
-
-
-def wide(tensor: Tensor) -> Tensor:
-    """Raise half types to float32."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from math import isfinite
+from math import inf, isfinite
 from time import perf_counter
 from typing import Any
 
@@ -85,9 +85,10 @@ class Switch:
         ):
             if value not in known:
                 raise ValueError(f"{name} must be one of {known}; got {value!r}.")
-        if isinstance(ratio, str) or not ratio > 1:
+        if isinstance(ratio, str) or not 1 < ratio < inf:
             raise ValueError(
-                f"presample must be above 1, so that there is something to choose; got {ratio!r}."
+                "presample must be above 1 and finite, so that there is something to choose; got "
+                f"{ratio!r}. Take 2 to 6."
             )
         if isinstance(tau_threshold, str) or not (tau_threshold is None or tau_threshold >= 1):
             raise ValueError(
@@ -96,11 +97,10 @@ class Switch:
             )
         if not 0 <= smoothing < 1:
             raise ValueError(f"smoothing must lie in [0, 1); got {smoothing}.")
-        if not backward_cost >= 0 or accumulate < 1:
-            raise ValueError(
-                "backward_cost must be at least 0 and accumulate at least 1; got "
-                f"{backward_cost} and {accumulate}."
-            )
+        if not backward_cost >= 0:
+            raise ValueError(f"backward_cost must be at least 0; got {backward_cost}.")
+        if not isinstance(accumulate, int) or accumulate < 1:
+            raise ValueError(f"accumulate must be a whole number, at least 1; got {accumulate!r}.")
         self.ratio, self.decision, self.tau_rule = ratio, decision, tau_rule
         self.smoothing, self.accumulate, self.backward_cost = smoothing, accumulate, backward_cost
         self.is_measured = (
@@ -367,7 +367,8 @@ class Switch:
         Returns:
             The sentence.
         """
-        begins = next((f", first at step {step}" for step, on in self.switches if on), "")
+        first = next((step for step, on in self.switches if on), None)
+        begins = f", first at step {first}" if self.active_steps else ""
         parts = [
             f"{self.active_steps} of {self.steps} steps on chosen rows{begins}",
             f"tau {self.tau:.3g}, kappa {self.kappa:.3g}, "

@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lowland.importance.modes import random_layers
 from lowland.importance.rows import join, select
 from lowland.training import norm_layers
+from lowland.training.forwards import replaced
 
 __all__ = ["FrozenTrunk"]
 
@@ -49,16 +51,11 @@ class FrozenTrunk:
         Yields:
             Nothing.
         """
-        own = vars(self.trunk).get("forward")
         run = self.trunk.forward
-        self.trunk.forward = lambda *inputs, **options: self.forward(run, inputs, options)
         try:
-            yield
+            with replaced(self.trunk, lambda *given, **named: self.forward(run, given, named)):
+                yield
         finally:
-            if own is None:
-                del self.trunk.forward
-            else:
-                self.trunk.forward = own
             self.parts, self.chosen = [], None
 
     @contextmanager
@@ -123,11 +120,7 @@ def alike(a: Any, b: Any) -> bool:
 def check_still(trunk: nn.Module) -> None:
     """Refuse a trunk that would do something else in training mode than it did while scoring."""
     moving = {name: layer for name, layer in norm_layers(trunk).items() if layer.training}
-    moving |= {
-        name: layer
-        for name, layer in trunk.named_modules()
-        if isinstance(layer, nn.modules.dropout._DropoutNd) and layer.training and layer.p > 0
-    }
+    moving |= {name: layer for name, (layer, _) in random_layers(trunk).items()}
     if moving:
         name, layer = next(iter(moving.items()))
         raise ValueError(

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lowland.training.floats import wide_type
+
 __all__ = [
     "batch_multiplier",
     "constant_time",
@@ -48,7 +50,7 @@ def equivalent_batch(scores: Float[Tensor, " pool"], *, rule: str = "v3") -> Flo
     """
     if scores.ndim != 1 or not len(scores):
         raise ValueError(f"scores must have shape (pool,); got {tuple(scores.shape)}.")
-    wide = scores.detach().to(torch.float32 if scores.device.type == "mps" else torch.float64)
+    wide = scores.detach().to(wide_type(scores.device))
     if not ((wide >= 0) & wide.isfinite()).all():
         raise ValueError(
             "scores must be finite and not negative; got "
@@ -62,7 +64,7 @@ def equivalent_batch(scores: Float[Tensor, " pool"], *, rule: str = "v3") -> Flo
 def score_sums(scores: Float[Tensor, " pool"]) -> Float[Tensor, "3"]:
     """Sum, sum of squares and number, in float64 where the device has it; they add over ranks."""
     scores = scores.detach()
-    s = scores.to(torch.float32 if scores.device.type == "mps" else torch.float64)
+    s = scores.to(wide_type(scores.device))
     return torch.stack([s.sum(), s.dot(s), s.new_tensor(float(len(s)))])
 
 

@@ -2,7 +2,7 @@
 
 from lowland.training.batches import check_batches, check_not_empty
 from lowland.training.checkpoints import Source, match_state, read_state, save_state
-from lowland.training.device import autocast, choose_device, distributed, use_threads, wide_type
+from lowland.training.device import autocast, choose_device, distributed, use_threads
 from lowland.training.evaluate import (
     Evaluation,
     as_pair,
@@ -13,6 +13,8 @@ from lowland.training.evaluate import (
     kept_mode,
     mistakes,
 )
+from lowland.training.floats import raised, wide_type
+from lowland.training.forwards import plain_attention, replaced
 from lowland.training.interrupt import interruptible
 from lowland.training.loop import train
 from lowland.training.nested import batch_count, map_tensors, tensors_in, to_device
@@ -55,10 +57,13 @@ __all__ = [
     "mode",
     "norm_layers",
     "open_progress",
+    "plain_attention",
     "plain_items",
+    "raised",
     "rank_and_world",
     "read_state",
     "recalibrate",
+    "replaced",
     "save_state",
     "seed_from",
     "tensors_in",

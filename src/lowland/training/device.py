@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import distributed as dist
 
-__all__ = ["Ranks", "autocast", "choose_device", "distributed", "use_threads", "wide_type"]
+__all__ = ["Ranks", "autocast", "choose_device", "distributed", "use_threads"]
 
 PRECISIONS = ("float32", "bf16")
 
@@ -44,18 +44,6 @@ def best_device() -> str:
     if torch.cuda.is_available():
         return f"cuda:{os.environ.get('LOCAL_RANK', torch.cuda.current_device())}"
     return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def wide_type(device: torch.device) -> torch.dtype:
-    """Choose the type in which sums are added up.
-
-    Args:
-        device: Where.
-
-    Returns:
-        float64 where the device has it, else float32.
-    """
-    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def autocast(

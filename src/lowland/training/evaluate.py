@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lowland.params import call
-from lowland.training.device import autocast, wide_type
+from lowland.training.device import autocast
+from lowland.training.floats import wide_type
 from lowland.training.nested import batch_count, to_device
 from lowland.training.seeds import isolated_rng
 

@@ -36,6 +36,7 @@ from lowland.training.run_folder import (
 )
 from lowland.training.seeds import isolated_rng, rng_states, set_rng_states
 from lowland.training.settings import check_arguments, describe_run, length_of
+from lowland.training.together import check_shares
 
 __all__ = ["train"]
 
@@ -149,6 +150,8 @@ def train(
         model.to(choose_device(device))
     run = make_run(model, loss_fn, optimizer, schedule, weight_average, precision, sampling)
     run.observer = observer
+    if run.is_shared:
+        check_shares(test_batches=test_batches, evaluation_batches=evaluation_batches)
     settings = describe_run(run, batches) | {
         "epochs": epochs,
         "steps": steps,

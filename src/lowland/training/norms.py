@@ -12,6 +12,7 @@ from lowland.params import call
 from lowland.training.batches import check_not_empty
 from lowland.training.device import autocast
 from lowland.training.evaluate import as_pair, device_of
+from lowland.training.forwards import plain_attention
 from lowland.training.nested import batch_count, to_device
 
 __all__ = ["mode", "norm_layers", "recalibrate"]
@@ -50,24 +51,20 @@ def mode(model: nn.Module, *, norm_trains: bool, momentum: float | None = None) 
     Yields:
         Nothing; modes, momenta and dropouts are put back afterwards.
     """
-    mha = torch.backends.mha
-    fast = mha.get_fastpath_enabled()
     was_training = {module: module.training for module in model.modules()}
     layers = norm_layers(model).values()
     momenta = {layer: layer.momentum for layer in layers}
     dropouts = {m: m.dropout for m in model.modules() if isinstance(m, nn.RNNBase)}
     try:
-        mha.set_fastpath_enabled(False)
         model.eval()
         for module in dropouts:
             module.training, module.dropout = True, 0.0
         for layer in layers:
             layer.training = norm_trains
             layer.momentum = layer.momentum if momentum is None else momentum
-        with autocast(device_of(model), "float32"):
+        with autocast(device_of(model), "float32"), plain_attention():
             yield
     finally:
-        mha.set_fastpath_enabled(fast)
         for module, dropout in dropouts.items():
             module.dropout = dropout
         for module, training in was_training.items():

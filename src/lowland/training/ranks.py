@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from lowland.training.device import wide_type
+from lowland.training.floats import wide_type
 
 __all__ = ["all_mean", "all_sum", "broadcast", "is_main_process", "rank_and_world"]
 

@@ -20,6 +20,7 @@ from lowland.control.packing.network import (
     without_wrappers_inside,
 )
 from lowland.errors import MissingExtraError, UnsupportedModelError
+from lowland.training import plain_attention
 
 __all__ = ["dense_copy", "onnx_module", "trace"]
 
@@ -194,18 +195,16 @@ def quiet_export() -> Iterator[None]:
     The fused operator of frozen transformer layers has no ONNX form.
     """
     registry = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level, fused = registry.level, torch.backends.mha.get_fastpath_enabled()
+    level = registry.level
     registry.setLevel(logging.ERROR)  # "torchvision is not installed", once per operator
-    torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with catch_warnings(), torch.random.fork_rng(devices=[]):
+        with catch_warnings(), torch.random.fork_rng(devices=[]), plain_attention():
             filterwarnings("ignore", r".*LeafSpec.*is deprecated", FutureWarning)
             filterwarnings("ignore", "# The axis name: batch will not be used")  # it has it already
             filterwarnings("ignore", "# ONNX model has different number of inputs")  # numbers, None
             yield
     finally:
         registry.setLevel(level)
-        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 def root_of(error: BaseException) -> str:
