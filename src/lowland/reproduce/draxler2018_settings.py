@@ -180,7 +180,7 @@ def settings(scale: str) -> Settings:
             (
                 Network("cnn-12"),
                 Network("cnn-48", pairs=3),
-                Network("resnet-8", pairs=3, epochs=5, shorten=4),
+                Network("resnet-8", pairs=3, epochs=5),
             ),
             training=Training(10, 128, augment="crop-flip"),
             schedule=Schedule(cycles, samples=3, examples=1000),
