@@ -166,7 +166,7 @@ def test_phases_of_a_run():
             "clone_lags must be whole",
             marks=pytest.mark.untyped,
         ),
-        ({"steps": 50, "loss_batches": iter([])}, "loss_batches must be read again"),
+        ({"steps": 50, "loss_batches": iter([])}, "loss_batches must be iterable more"),
     ],
 )
 def test_bad_input_is_told_in_words(options, words):

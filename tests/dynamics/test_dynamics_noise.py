@@ -256,7 +256,7 @@ def not_finite(output, target):
     [
         ({"n_batches": 1}, "n_batches must be a whole number, at least 2"),
         ({"n_batches": 3, "pair": True}, "n_batches must be a whole number, at least 4"),
-        ({"batches": (b for b in class_batches(4))}, "again and again; got a generator"),
+        ({"batches": (b for b in class_batches(4))}, "iterable more than once; got a generator"),
         ({"batch_size": 25}, "between 1 and the number of examples, 24; got 25"),
         ({"batch_size": 0}, "between 1 and the number of examples, 24; got 0"),
         ({"batch_size": 20, "sampling": "epoch"}, "at least 2 batches; 24 examples make 1 of 20"),
