@@ -43,8 +43,15 @@ PAPER = {
 
 
 def with_minima(settings: Settings, seeds: int) -> Settings:
-    """Give every architecture the same number of minima, each from a seed of its own."""
-    networks = tuple(replace(network, minima=seeds) for network in settings.networks)
+    """Give every architecture the same number of minima, and pairs enough to join them all."""
+    networks = tuple(
+        replace(
+            network,
+            minima=seeds,
+            pairs=None if network.pairs is None else max(network.pairs, seeds - 1),
+        )
+        for network in settings.networks
+    )
     return replace(settings, networks=networks)
 
 

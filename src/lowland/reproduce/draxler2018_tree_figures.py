@@ -64,12 +64,15 @@ def disconnectivity(landscape: dict[str, Any]) -> dict[str, Any]:
 
 
 def order_of(landscape: dict[str, Any]) -> list[int]:
-    """Minima side by side so that no two branches cross."""
+    """Minima side by side so that no two branches cross; those that nothing joins come last."""
     groups = {k: [k] for k in range(len(landscape["losses"]))}
     for _, left, right in landscape["merges"]:
         both = groups[left[0]] + groups[right[0]]
         groups |= dict.fromkeys(both, both)
-    return groups[0]
+    order = list(groups[0])
+    for minimum, group in groups.items():
+        order += [] if minimum in order else group
+    return order
 
 
 def exploration(landscapes: Runs) -> dict[str, Any]:
