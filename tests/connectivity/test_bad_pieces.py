@@ -115,6 +115,7 @@ def test_bad_bands(bad, sentence):
 PATH, THIRDS = torch.rand(4, 2), torch.full((3,), 1 / 3)
 BAD_PIECES = {
     "shares": (lambda: redistribute(PATH, torch.ones(3)), "sum 1; got .*Divide them by their sum"),
+    "rows": (lambda: redistribute(PATH, THIRDS[None]), "positive share"),
     "signs": (lambda: redistribute(PATH, THIRDS * torch.tensor([1, 3, -1])), "positive share"),
     "points": (lambda: points_between(PATH, -1), "samples must be a whole .*; got -1"),
     "fractions": (lambda: arc_fractions(PATH, -1), "samples must be a whole .*; got -1"),

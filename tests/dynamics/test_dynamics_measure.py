@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lowland.data import Batches
-from lowland.dynamics import gradient_noise, measure_dynamics
+from lowland.dynamics import gradient_noise, measure_dynamics, over_integral, over_noise
 from lowland.results import Status
 from lowland.training import evaluate, train
 from small_networks import class_batches, losses, norm_mlp, same, seeded
@@ -143,6 +143,13 @@ def test_phases_of_a_run():
     assert isfinite(phases.t1)
     assert phases.seeds == 1
     assert set(phases.scores["all"]) == {"raw", "over_noise", "over_integral"}
+    steps, traces = ([row[name] for row in found.noise] for name in ("step", "trace"))
+    noise = torch.tensor(steps), torch.tensor(traces, dtype=torch.float64)
+    divided = over_noise(found.two_time, noise)
+    wait = steps[1]  # where D was measured nothing is interpolated
+    lag, quotient = (column[0].item() for column in divided[wait])
+    assert quotient == pytest.approx(found.two_time.at(wait, int(lag)) / traces[1], rel=1e-9)
+    assert set(divided) == set(over_integral(found.two_time, noise))
 
 
 @pytest.mark.parametrize(

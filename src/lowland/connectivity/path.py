@@ -208,7 +208,7 @@ def redistribute(
 
 def refuse_no_shares(weights: Float[Tensor, " segments"]) -> None:
     """Refuse shares that do not divide the length of a path."""
-    if not bool((weights > 0).all() & ((weights.sum() - 1).abs() < 1e-3)):
+    if weights.ndim != 1 or not bool((weights > 0).all() & ((weights.sum() - 1).abs() < 1e-3)):
         raise ValueError(
             "weights must hold a positive share of the length for each segment, sum 1; got "
             f"{weights.tolist()}. Divide them by their sum."

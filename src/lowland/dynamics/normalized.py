@@ -52,11 +52,14 @@ def mean_curves(two_time: TwoTime | Sequence[TwoTime] | Mapping[int, Curve]) -> 
     }  # type: ignore[return-value]
 
 
-def over_noise(curves: Mapping[int, Curve], noise: Curve) -> dict[int, Curve]:
+def over_noise(
+    curves: TwoTime | Sequence[TwoTime] | Mapping[int, Curve], noise: Curve
+) -> dict[int, Curve]:
     r"""Divide displacements by the noise at their waiting time, :math:`\Delta / D(t_w)`.
 
     Args:
-        curves: Lags and displacements by waiting time.
+        curves: What a recorder found, of one run or several, or lags and displacements by waiting
+            time.
         noise: Completed updates and D, positive; interpolated in double logarithms.
 
     Returns:
@@ -66,14 +69,20 @@ def over_noise(curves: Mapping[int, Curve], noise: Curve) -> dict[int, Curve]:
         Baity-Jesi et al., ICML 2018; specification, section 2.
     """
     at = interpolator(noise)
-    return {wait: (t, y / float(at(np.array([float(wait)]))[0])) for wait, (t, y) in curves.items()}
+    return {
+        wait: (t, y / float(at(np.array([float(wait)]))[0]))
+        for wait, (t, y) in mean_curves(curves).items()
+    }
 
 
-def over_integral(curves: Mapping[int, Curve], noise: Curve) -> dict[int, Curve]:
+def over_integral(
+    curves: TwoTime | Sequence[TwoTime] | Mapping[int, Curve], noise: Curve
+) -> dict[int, Curve]:
     r"""Divide displacements by all noise meanwhile, :math:`\Delta / \int_{t_w}^{t_w+t} D\,dn`.
 
     Args:
-        curves: Lags and displacements by waiting time.
+        curves: What a recorder found, of one run or several, or lags and displacements by waiting
+            time.
         noise: Completed updates and D, positive; interpolated in double logarithms.
 
     Returns:
@@ -82,7 +91,7 @@ def over_integral(curves: Mapping[int, Curve], noise: Curve) -> dict[int, Curve]
     Source:
         Specification, section 2; the authors' plot script.
     """
-    at = interpolator(noise)
+    at, curves = interpolator(noise), mean_curves(curves)
     last = max(wait + float(t.max()) for wait, (t, _) in curves.items())
     fine = np.expm1(np.linspace(0, np.log1p(last), 4000))
     values = at(fine)
