@@ -150,7 +150,9 @@ def held_bytes(work: Callable[[], object]) -> int:
 
 def allocated(work: Callable[[], object]) -> tuple[int, int]:
     """Follow torch's allocator on the host: the highest point, and the end."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
+    with profile(
+        activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True
+    ) as watched:
         kept = work()
     events = watched.profiler.kineto_results.events()
     changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")

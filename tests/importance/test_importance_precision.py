@@ -88,7 +88,9 @@ def test_largest_finite_logits(dtype):
 
 def peak_of(function, file) -> int:
     """Most bytes that were allocated at one time during a call, above those before it."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+    with profile(
+        activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True
+    ) as recorded:
         result = function()
     recorded.export_chrome_trace(str(file))
     events = [e for e in json.loads(file.read_text())["traceEvents"] if e["name"] == "[memory]"]
