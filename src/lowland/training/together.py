@@ -43,7 +43,7 @@ def fail_together() -> Iterator[None]:
     """
     try:
         yield
-    except Exception:
+    except Exception:  # whatever it is, the others are not to wait
         sum_of_all([1.0])
         raise
     if failed := sum_of_all([0.0])[0]:
